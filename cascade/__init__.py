@@ -1,0 +1,3 @@
+"""The cascade."""
+
+__version__ = "0.1.0"
