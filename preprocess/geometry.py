@@ -168,6 +168,12 @@ class Box:
         start = np.minimum(start, limit - 1)
         return Box(index3(start), index3(np.clip(stop, start + 1, limit)))
 
+    def reoriented(self, source: Grid, target: Grid) -> Box:
+        """This box of `source` in the voxels of `target`, a permuted or flipped `source`."""
+        ends = [self.start, tuple(n - 1 for n in self.stop)]
+        corners = np.rint([target.index_at(source.position_mm(end)) for end in ends]).astype(int)
+        return Box(index3(corners.min(axis=0)), index3(corners.max(axis=0) + 1))
+
 
 def reoriented(array: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
     """A view of `array` (on `source`) with the axis order and directions of `target`, a permuted or flipped `source`.

@@ -1,0 +1,123 @@
+"""Training batches as a pure function of the step, made ahead of time in one background thread.
+
+Since batch number `step` depends on nothing but the seed and the step, a resumed run sees exactly what an uninterrupted
+one would have seen, and no random state has to be stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cascade.augment import change_intensity, cut_patch, cut_scan, random_affine
+from cascade.settings import Settings
+from cascade.stages import Stage
+from preprocess.errors import UsageError
+from preprocess.geometry import index3
+from preprocess.prepared import PreparedCase
+
+#: Candidate centres kept of a pool; every voxel of a hundred scans would not fit into memory.
+_CANDIDATES = 20_000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`image` (n, 1, z, y, x) in -1..1, `target` 0/1 (n, regions, z, y, x), `trust` (n, regions)."""
+
+    image: Tensor
+    target: Tensor
+    trust: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    image: NDArray[np.float16]
+    labels: NDArray[np.uint8]
+    centres: Mapping[str, NDArray[Any]]
+    trust: tuple[float, ...]
+
+
+class Sampler:
+    """Draws patches from the prepared cases of one stage.
+
+    A patient is drawn first, then one of the patient's cases, then a pool by its share, then a centre: neither a large
+    scan nor a large tumour drowns the others. A pool that the case lacks is replaced by another that it has.
+    """
+
+    def __init__(self, cases: Sequence[PreparedCase], stage: Stage, settings: Settings) -> None:
+        unknown = set(settings.sampling.shares) - set(stage.pools)
+        if unknown:
+            raise UsageError(f"sampling.shares: unknown {', '.join(sorted(unknown))}; known: {', '.join(stage.pools)}")
+        self._settings = settings
+        self._regions = len(stage.regions)
+        self._sources = {case.name: _load(case, stage) for case in cases}
+        self._patients: dict[str, list[str]] = {}
+        for case in cases:
+            self._patients.setdefault(case.patient, []).append(case.name)
+        context = {case.patient: case.survey.context for case in cases}
+        weights = np.array([settings.sampling.context_weight if context[p] else 1.0 for p in self._patients])
+        self._weights = weights / weights.sum()
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step`."""
+        rng = np.random.default_rng([self._settings.training.seed, step])
+        patches = [self._patch(rng) for _ in range(self._settings.sampling.batch)]
+        image, target, trust = (torch.stack(part) for part in zip(*patches, strict=True))
+        return Batch(image[:, None], target, trust)
+
+    def _patch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        patients = list(self._patients)
+        patient = patients[rng.choice(len(patients), p=self._weights)]
+        names = self._patients[patient]
+        source = self._sources[names[rng.integers(len(names))]]
+        augmentation = self._settings.augmentation
+        pool = _draw_pool(source.centres, self._settings.sampling.shares, rng)
+        centre = np.array(np.unravel_index(rng.choice(pool), source.labels.shape))
+        size = self._settings.sampling.patch
+        centre += np.round(rng.uniform(-0.25, 0.25, 3) * size).astype(int)  # a lesion is not always in the middle
+        matrix = random_affine(rng, augmentation)
+        image, regions = cut_patch(source.image, source.labels, index3(centre), size, matrix, self._regions)
+        image = change_intensity(image, rng, augmentation)
+        if rng.random() < augmentation.cut_share:
+            image, regions = cut_scan(image, regions, rng)
+        return image, regions, torch.tensor(source.trust)
+
+
+def _load(case: PreparedCase, stage: Stage) -> _Source:
+    labels = case.labels(stage.name)
+    centres = {name: pool(labels) for name, pool in stage.pools.items()}
+    if not case.scores_tumor:
+        centres.pop("lesion", None)
+    trust = tuple(1.0 if region != "tumor" or case.scores_tumor else 0.0 for region in stage.regions)
+    few = {name: pool[:: -(-pool.size // _CANDIDATES)] for name, pool in centres.items() if pool.size}
+    return _Source(case.image(stage.name), labels, few, trust)
+
+
+def _draw_pool(
+    pools: Mapping[str, NDArray[Any]], shares: Mapping[str, float], rng: np.random.Generator
+) -> NDArray[Any]:
+    names = [name for name in shares if name in pools and shares[name] > 0] or list(pools)
+    weights = np.array([shares.get(name, 1.0) for name in names])
+    return pools[names[rng.choice(len(names), p=weights / weights.sum())]]
+
+
+def ahead(make: Callable[[int], Batch], start: int, depth: int = 3) -> Iterator[Batch]:
+    """Batches `start`, `start + 1`, ... without end, up to `depth` of them made in the background."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(make, start + k) for k in range(depth)]
+        try:
+            while True:
+                start += 1
+                ready = waiting.pop(0).result()
+                waiting.append(pool.submit(make, start + depth - 1))
+                yield ready
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,246 @@
+"""The command line. Each command is a few lines over a function elsewhere; torch is imported only when one runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cascade import __version__
+from preprocess.errors import CascadeError
+
+_EXISTING = click.Path(exists=True, path_type=Path)
+_PATH = click.Path(path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run `cascade ARGUMENTS` and return the exit code: the one place where errors become one line on stderr.
+
+    0 ok, 1 a bug, 2 usage, 3 input data, 4 model or training state, 5 resources, 6 some cases failed, 128 + signal.
+    """
+    try:
+        cascade.main(list(arguments), prog_name="cascade", standalone_mode=False)
+    except CascadeError as error:
+        return _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cascade"
+        return _fail(f"{error.format_message()} ({hint} --help shows how)", 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        return 0
+    except MemoryError:
+        return _fail("out of memory: close other programs or take a smaller [window] size", 5)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        return _fail(str(error), code)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo("cascade: " + " ".join(message.split()), err=True)
+    return code
+
+
+class _Group(click.Group):
+    """Commands in the order of a user's way through them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="cascade %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what is done, on stderr.")
+def cascade(verbose: bool) -> None:
+    """Segment liver and liver tumours in CT, in two stages.
+
+    A coarse network finds the liver; a second one finds tumours, and the liver's exact edge, around it at full
+    resolution. For research, not for diagnosis.
+
+    \b
+    With a trained pair of models:
+      cascade run case.nii.gz -o results --liver liver/best.safetensors --tumor tumor/best.safetensors
+    From a labelled dataset to one:
+      cascade prepare dataset -o data
+      cascade train-liver data -o liver
+      cascade train-tumor data -o tumor
+    Without any data, to see it work:
+      cascade demo
+    """
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
+
+
+def _device_option(command: _Command) -> _Command:
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")(command)
+
+
+def _model_options(command: _Command) -> _Command:
+    liver = click.option("--liver", type=_EXISTING, help="Model file of stage 1.")
+    tumor = click.option("--tumor", type=_EXISTING, help="Model file of stage 2.")
+    return liver(tumor(command))
+
+
+@cascade.command()
+@click.argument("source", type=_EXISTING)
+@click.option("-o", "--output", "data", type=_PATH, required=True, help="Folder to write the prepared dataset into.")
+@click.option("--liver-config", type=_EXISTING, help="TOML laid over the shipped recipe of stage 1.")
+@click.option("--tumor-config", type=_EXISTING, help="TOML laid over the shipped recipe of stage 2.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
+def prepare(source: Path, data: Path, liver_config: Path | None, tumor_config: Path | None, jobs: int | None) -> None:
+    """Find the cases of a dataset, check them, and write what training reads, once.
+
+    SOURCE is a folder in the layout of LiTS, MSD or nnU-Net, 3D-IRCADb-01 or CHAOS, or a CSV table with the columns
+    case, image, label and, if wanted, patient, liver_label, tumor_label (paths relative to the table). A case that
+    was prepared before is not built again unless its files or the settings changed.
+
+    \b
+    Example:
+      cascade prepare lits/cases.csv -o data
+    """
+    from cascade.commands import prepare as work
+
+    work(source, data, {"liver": liver_config, "tumor": tumor_config}, jobs or os.cpu_count() or 1)
+
+
+def _training_options(command: _Command) -> _Command:
+    for option in (
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option("--resume", is_flag=True, help="Go on where the run in -o stopped."),
+        click.option("--steps", type=click.IntRange(1), help="Stop after so many steps.  [default: from the settings]"),
+        click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes instead."),
+        click.option(
+            "--fold",
+            default="0/5",
+            show_default=True,
+            help="K/N: hold out part K (from 0) of N, split by patient; fewer patients than N: one a part. "
+            "'all' trains on every case.",
+        ),
+        click.option("--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Change one setting."),
+        click.option("--config", "configs", type=_EXISTING, multiple=True, help="TOML laid over the shipped recipe."),
+        click.option("-o", "--output", "run", type=_PATH, required=True, help="Folder of this training run."),
+        click.argument("data", type=_EXISTING),
+    ):
+        command = option(command)
+    return command
+
+
+@cascade.command("train-liver")
+@_training_options
+def train_liver(**options: Any) -> None:
+    """Train stage 1, which finds the liver on a coarse grid, on a prepared dataset.
+
+    The run folder gets best.safetensors and last.safetensors, the state to --resume, TensorBoard events,
+    metrics.jsonl, and the Dice on the held-out cases in report.txt and report.json.
+
+    \b
+    Example:
+      cascade train-liver data -o liver --minutes 30 --set training.seed=2
+    """
+    from cascade.commands import train
+
+    train("liver", **options)
+
+
+@cascade.command("train-tumor")
+@_training_options
+def train_tumor(**options: Any) -> None:
+    """Train stage 2, which finds tumours around the liver at full resolution, on a prepared dataset.
+
+    The run folder gets best.safetensors and last.safetensors, the state to --resume, TensorBoard events,
+    metrics.jsonl, and the Dice on the held-out cases in report.txt and report.json.
+
+    \b
+    Example:
+      cascade train-tumor data -o tumor --minutes 30 --fold 1/5
+    """
+    from cascade.commands import train
+
+    train("tumor", **options)
+
+
+@cascade.command()
+@click.argument("inputs", type=_PATH, nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", type=_PATH, default=Path("cascade-out"), show_default=True, help="Folder of results.")
+@_model_options
+@click.option("--liver-only", is_flag=True, help="Stop after stage 1.")
+@click.option("--keep-stages", is_flag=True, help="Also write what each stage saw.")
+@click.option("--overwrite", is_flag=True, help="Do cases again that are done.")
+@_device_option
+def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
+    """Segment liver and tumours in CT scans.
+
+    INPUT is a .nii, .nii.gz, .nrrd or .mha file, a DICOM folder, a ZIP of one, or a folder of such cases. Each case
+    gets OUTPUT/<case>/segmentation.nii.gz (0 background, 1 liver, 2 tumour, in the geometry of the input) and
+    OUTPUT/<case>/report.json (status, volumes, lesions, warnings). Cases that are done are skipped.
+
+    \b
+    Example:
+      cascade run case.nii.gz -o results --liver liver/best.safetensors --tumor tumor/best.safetensors
+    """
+    from cascade.commands import run as work
+
+    work(inputs, output, **options)
+
+
+@cascade.command()
+@click.argument("predictions", type=_EXISTING)
+@click.argument("truth", type=_EXISTING)
+@click.option("-o", "--output", type=_PATH, required=True, help="Folder of the report.")
+def evaluate(predictions: Path, truth: Path, output: Path) -> None:
+    """Score masks against masks: Dice of liver (label >= 1) and tumour (label 2), as in LiTS.
+
+    PREDICTIONS and TRUTH are two files, or two folders whose files are paired by case; the output folder of
+    `cascade run` is understood. Writes cases.csv and summary.json.
+
+    \b
+    Example:
+      cascade evaluate results lits/labels -o scores
+    """
+    from cascade.commands import evaluate as work
+
+    work(predictions, truth, output)
+
+
+@cascade.command()
+@click.argument("source", type=_EXISTING)
+@click.option("-o", "--output", type=_PATH, required=True, help="Folder of the report.")
+@_model_options
+@click.option("--held-out", is_flag=True, help="Only patients that neither model has seen.")
+@_device_option
+def report(source: Path, output: Path, **options: Any) -> None:
+    """Say stage by stage where the Dice of a labelled dataset is won and lost.
+
+    SOURCE is a dataset as for `cascade prepare`. Every labelled case is run; cases that a model was trained on or
+    chosen by are marked and averaged apart. Writes report.txt, report.json and stages.csv.
+
+    \b
+    Example:
+      cascade report lits/cases.csv -o account --liver liver/best.safetensors --tumor tumor/best.safetensors
+    """
+    from cascade.commands import report as work
+
+    work(source, output, **options)
+
+
+@cascade.command()
+@click.option("-o", "--output", type=_PATH, default=Path("cascade-demo"), show_default=True, help="Working folder.")
+def demo(output: Path) -> None:
+    """Make a small synthetic cohort, train both stages on it, and report on held-out cases: minutes, no data needed.
+
+    \b
+    Example:
+      cascade demo -o /tmp/demo
+    """
+    from cascade.demo import run_demo
+
+    run_demo(output)

@@ -1,0 +1,171 @@
+"""What the commands do, between the command line and the parts. Prints what a person wants to see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from preprocess.files import write_json, write_text
+
+from cascade.machine import pick_device, tune_allocator
+from preprocess.errors import InputError, UsageError
+
+tune_allocator()  # before torch, which the modules below import
+
+
+def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: int) -> None:
+    """`cascade prepare`."""
+    from cascade.locks import locked
+    from cascade.settings import load_settings
+    from cascade.stages import STAGES
+    from preprocess.layouts import find_cases
+    from preprocess.prepared import Progress, StagePlan, prepare_dataset
+
+    settings = {name: load_settings(name, [c] if (c := configs[name]) else []) for name in STAGES}
+    plans = {name: StagePlan(settings[name].preparation, stage.training_box) for name, stage in STAGES.items()}
+    cases = find_cases(source)
+    with locked(data), click.progressbar(length=2 * len(cases), label="prepare") as bar:
+
+        def show(progress: Progress) -> None:
+            bar.length = progress.total
+            bar.update(progress.done - bar.pos)
+
+        dataset = prepare_dataset(cases, data, plans, jobs, show)
+    for case in dataset.cases:
+        row = case.survey
+        tumor = f"{row.tumor_ml:8.1f} mL in {row.lesions} tumours" if case.scores_tumor else "tumours not labelled"
+        click.echo(f"  {case.name}: liver {row.liver_ml:.0f} mL, {tumor}")
+        for warning in row.warnings:
+            click.echo(f"    warning: {warning}")
+    for name, preparation in dataset.preparations.items():
+        click.echo(f"{name}: {' x '.join(f'{s:g}' for s in preparation.spacing_mm)} mm (z, y, x)")
+    click.echo(f"{len(dataset.cases)} cases of {len({c.patient for c in dataset.cases})} patients in {data}")
+
+
+def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
+    """`cascade train-liver` and `cascade train-tumor`."""
+    from cascade.locks import locked
+    from cascade.settings import load_settings
+    from cascade.stages import STAGES
+    from cascade.training import Job
+    from cascade.training import train as work
+    from preprocess.prepared import load_dataset
+
+    if options["minutes"] and options["steps"]:
+        raise UsageError("--minutes and --steps exclude each other: give one")
+    settings = load_settings(stage_name, options["configs"], options["assignments"])
+    if options["steps"]:
+        settings = replace(settings, training=replace(settings.training, steps=options["steps"]))
+    dataset = load_dataset(data)
+    training, held_out = split_by_fold(dataset.cases, options["fold"], STAGES[stage_name].goal)
+    with locked(run):
+        if not options["resume"] and (run / "resume.safetensors").exists():
+            raise UsageError(f"{run}: holds a run already; use --resume to go on with it or another -o")
+        job = Job(
+            stage=STAGES[stage_name],
+            settings=settings,
+            preparation=dataset.preparations[stage_name],
+            train=training,
+            held_out=held_out,
+            folder=run,
+            device=pick_device(options["device"]),
+            minutes=options["minutes"],
+            resume=options["resume"],
+        )
+        click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {job.device}")
+        with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
+            outcome = work(job, _shower(bar))
+        _write_stage_report(run, stage_name, outcome.best, held_out)
+    click.echo((run / "report.txt").read_text("utf-8"), nl=False)
+    click.echo(f"best model after {outcome.steps} steps: {run / 'best.safetensors'}")
+
+
+def _shower(bar: Any) -> Any:
+    def show(step: int, share: float, loss: float, best: float) -> None:
+        known = f", Dice {best:.3f}" if best >= 0 else ""
+        bar.update(max(0, int(1000 * share) - bar.pos), f"step {step}, loss {loss:.3f}{known}")
+
+    return show
+
+
+def split_by_fold(cases: Any, fold: str, goal: str) -> tuple[list[Any], list[Any]]:
+    """Training and held-out cases for `K/N` or `all`, by patient and balanced by what the stage looks for.
+
+    With fewer patients than N there are as many parts as patients. Raises UsageError for anything else.
+    """
+    from preprocess.cases import split
+
+    if fold == "all":
+        return list(cases), []
+    number, slash, count = fold.partition("/")
+    if not (slash and number.isdigit() and count.isdigit()):
+        raise UsageError(f"--fold {fold}: write K/N, e.g. 0/5, or all")
+    patients = len({case.patient for case in cases})
+    if patients < 2:
+        raise UsageError(f"--fold {fold}: all cases are of one patient, nothing can be held out; use --fold all")
+    weights = {case.name: case.survey.tumor_ml if goal == "tumor" else 0.0 for case in cases}
+    return split(cases, int(number), min(int(count), patients), weights)
+
+
+def _write_stage_report(run: Path, stage: str, best: Any, held_out: Any) -> None:
+    rows = [{"case": c.name, **row} for c, row in zip(held_out, best.table() if best else [], strict=False)]
+    means = best.means() if best else {}
+    write_json(run / "report.json", {"stage": stage, "convention": "lits", "held_out": rows, "mean": means})
+    lines = [f"Dice of stage {stage} on its own grid, held-out cases (LiTS convention: both empty is 1)"]
+    for row in rows:
+        lines.append(f"  {row['case']}: " + ", ".join(f"{k} {_number(v)}" for k, v in row.items() if k != "case"))
+    lines.append("  mean: " + ", ".join(f"{k} {_number(v)}" for k, v in means.items()) if rows else "  none held out")
+    write_text(run / "report.txt", "\n".join(lines) + "\n")
+
+
+def _number(value: float | None) -> str:
+    return "not scored" if value is None else f"{value:.3f}"
+
+
+def _runner(liver: Path | None, tumor: Path | None, device: str, *, liver_only: bool) -> Any:
+    from cascade.batch import Runner
+    from cascade.checkpoint import load_stage_model
+
+    first = load_stage_model(liver, "liver")
+    second = None if liver_only else load_stage_model(tumor, "tumor")
+    return Runner.of(first, second, pick_device(device))
+
+
+def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
+    """`cascade run`."""
+    from cascade.batch import Outputs, expand, run_all
+
+    paths = expand(inputs)
+    runner = _runner(options["liver"], options["tumor"], options["device"], liver_only=options["liver_only"])
+    run_all(paths, runner, Outputs(output, options["overwrite"], options["keep_stages"]), click.echo)
+
+
+def evaluate(predictions: Path, truth: Path, output: Path) -> None:
+    """`cascade evaluate`."""
+    from evaluate.cohort import evaluate_pairs, pair_cases
+    from evaluate.tables import screen_table, write_scores
+
+    cohort = evaluate_pairs(pair_cases(predictions, truth))
+    write_scores(cohort, output)
+    click.echo(screen_table(cohort))
+
+
+def report(source: Path, output: Path, **options: Any) -> None:
+    """`cascade report`."""
+    from cascade.stage_report import report_cases
+    from evaluate.stage_tables import report_text, write_account
+    from preprocess.layouts import find_cases
+
+    runner = _runner(options["liver"], options["tumor"], options["device"], liver_only=False)
+    cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
+    started = time.monotonic()
+    account = report_cases(cases, runner, held_out_only=options["held_out"], say=click.echo)
+    if not account.accounts:
+        raise InputError(f"{source}: no labelled case to report on" + (" is held out" if options["held_out"] else ""))
+    meta = {"models": runner.models, "seconds": round(time.monotonic() - started, 1)}
+    write_account(account, output, meta)
+    click.echo(report_text(account))

@@ -1,0 +1,32 @@
+"""Dice plus cross entropy over nested regions, for labels that are not all to be trusted."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_VOXELS = (2, 3, 4)
+
+
+def soft_dice(probability: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+    """Soft Dice (Milletari et al., V-Net, 3DV 2016) of each sample and region: (n, c, z, y, x) to (n, c).
+
+    `smooth` (in voxels) keeps the ratio finite where both are empty.
+    """
+    overlap = (probability * target).sum(_VOXELS)
+    return (2 * overlap + smooth) / (probability.sum(_VOXELS) + target.sum(_VOXELS) + smooth)
+
+
+def region_loss(logits: Tensor, target: Tensor, trust: Tensor) -> Tensor:
+    """Cross entropy on every trusted region, plus 1 - Dice where the region is present; a scalar.
+
+    `logits` and `target` (0/1) are (n, c, z, y, x); `trust` (n, c) is 1 where the label of that region is known and 0
+    where it is not (a case whose tumours nobody drew). Dice is left out on patches without the region: there it has no
+    useful gradient and keeps the loss near 1. Finite for every batch, also for one without any trusted region.
+    """
+    logits = logits.float()
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(_VOXELS)
+    present = (target.sum(_VOXELS) > 0) * trust
+    missed = (1 - soft_dice(torch.sigmoid(logits), target)) * present
+    return (entropy * trust).sum() / trust.sum().clamp(min=1) + missed.sum() / present.sum().clamp(min=1)

@@ -1,0 +1,89 @@
+"""Both stages' probabilities to one mask: fuse on the scan's own grid, inside the region of interest, then clean up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.components import components, fill_holes, without_small
+from preprocess.geometry import Box, Grid
+from preprocess.resample import slabs
+from preprocess.volume import LIVER, TUMOR, LabelMap
+from stage1_liver.predict import CoarseLiver
+from stage2_tumor.predict import RoiProbabilities
+from stage2_tumor.recipe import TumorPolicy
+
+#: A second liver part of at least this share of the largest is worth a warning when it is dropped.
+NOTABLE_SHARE = 0.1
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """`liver` and `tumor` (z, y, x) on `grid`, the region of interest of the scan's grid, before any clean-up.
+
+    `tumor` may lie outside `liver`; `labels` holds only the tumour inside it.
+    """
+
+    liver: Mask
+    tumor: Mask
+    grid: Grid
+
+    @property
+    def labels(self) -> LabelMap:
+        """The classes 0/1/2 as they are before clean-up."""
+        return _classes(self.liver, self.tumor, self.grid)
+
+
+def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, policy: TumorPolicy) -> Fused:
+    """Liver from the mean of both stages' probabilities, tumour from stage 2, on the part `box` of the grid `full`."""
+    grid = full.cropped(box)
+    liver, tumor = np.empty(grid.shape, bool), np.empty(grid.shape, bool)
+    first = slabs(coarse.probability, coarse.grid, full, box)
+    second = slabs(fine.liver, fine.grid, grid)
+    third = slabs(fine.tumor, fine.grid, grid)
+    for z, (p1, p2, p_tumor) in enumerate(zip(first, second, third, strict=True)):
+        liver[z] = p1 + p2 >= 2 * policy.liver_threshold
+        tumor[z] = p_tumor >= policy.tumor_threshold
+    return Fused(liver, tumor, grid)
+
+
+def liver_alone(coarse: CoarseLiver, full: Grid, box: Box, threshold: float) -> Fused:
+    """Stage 1's liver on the part `box` of the grid `full`, without tumour."""
+    liver = np.empty(box.shape, bool)
+    for z, probability in enumerate(slabs(coarse.probability, coarse.grid, full, box)):
+        liver[z] = probability >= threshold
+    return Fused(liver, np.zeros_like(liver), full.cropped(box))
+
+
+def clean_up(fused: Fused, minimum_lesion_mm3: float) -> tuple[LabelMap, tuple[str, ...]]:
+    """The final classes and warnings.
+
+    Liver: the largest 6-connected part, with its holes filled; other parts are dropped, one of at least `NOTABLE_SHARE`
+    of the largest with a warning. Tumour: inside that liver, parts of at least `minimum_lesion_mm3`.
+    """
+    numbered, sizes = components(fused.liver)
+    order = np.argsort(-sizes[1:], kind="stable") + 1
+    liver = fill_holes(numbered == order[0]) if order.size else fused.liver
+    warnings = []
+    if len(order) > 1 and sizes[order[1]] >= NOTABLE_SHARE * sizes[order[0]]:
+        ml = [float(sizes[k] * fused.grid.voxel_ml) for k in order[:2]]
+        warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
+    tumor = without_small(fused.tumor & liver, minimum_lesion_mm3 / (1000 * fused.grid.voxel_ml))
+    return _classes(liver, tumor, fused.grid), tuple(warnings)
+
+
+def pasted(part: LabelMap, box: Box, full: Grid) -> LabelMap:
+    """`part` at its place in a map of the whole scan; background elsewhere."""
+    array = np.zeros(full.shape, np.uint8)
+    array[box.slices] = part.array
+    return LabelMap(array, full)
+
+
+def _classes(liver: Mask, tumor: Mask, grid: Grid) -> LabelMap:
+    array = liver.astype(np.uint8) * np.uint8(LIVER)
+    array[tumor & liver] = TUMOR
+    return LabelMap(array, grid)

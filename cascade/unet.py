@@ -1,0 +1,56 @@
+"""The one network of both stages: a plain 3D U-Net (Çiçek et al., MICCAI 2016) in the form that nnU-Net settled on.
+
+Two 3x3x3 convolutions a level with instance normalisation and leaky ReLU, strided convolutions down, transposed
+convolutions up, one logit channel a region. It knows neither spacing nor classes.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvBlock(nn.Sequential):
+    """Two times convolution 3x3x3, instance normalisation, leaky ReLU; the first may halve the resolution."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        layers: list[nn.Module] = []
+        for channels, step in ((inputs, stride), (outputs, 1)):
+            layers += [
+                nn.Conv3d(channels, outputs, 3, stride=step, padding=1, bias=False),
+                nn.InstanceNorm3d(outputs, affine=True),
+                nn.LeakyReLU(0.01, inplace=True),
+            ]
+        super().__init__(*layers)
+
+
+class UNet3d(nn.Module):
+    """Image (n, 1, z, y, x) to logits (n, regions, z, y, x); z, y, x must be multiples of `multiple`.
+
+    `features` are the channels of each level, finest first.
+    """
+
+    def __init__(self, features: tuple[int, ...], regions: int) -> None:
+        super().__init__()
+        self.multiple = 2 ** (len(features) - 1)
+        self.down = nn.ModuleList(
+            ConvBlock(inputs, outputs, stride=1 if level == 0 else 2)
+            for level, (inputs, outputs) in enumerate(zip((1, *features[:-1]), features, strict=True))
+        )
+        self.up = nn.ModuleList(nn.ConvTranspose3d(deep, shallow, 2, stride=2) for shallow, deep in pairwise(features))
+        self.join = nn.ModuleList(ConvBlock(2 * shallow, shallow) for shallow in features[:-1])
+        self.head = nn.Conv3d(features[0], regions, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of one batch."""
+        skips = []
+        for block in self.down:
+            image = block(image)
+            skips.append(image)
+        skips.pop()
+        for up, join in zip(reversed(self.up), reversed(self.join), strict=True):
+            image = join(torch.cat((up(image), skips.pop()), dim=1))
+        return cast(Tensor, self.head(image))

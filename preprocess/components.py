@@ -1,0 +1,45 @@
+"""Connected parts of a mask. Neighbours share a face (6-connectivity), as in the LiTS scorer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from preprocess.geometry import Box
+
+Mask = NDArray[np.bool_]
+
+
+def components(mask: Mask) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Numbered 6-connected parts of `mask` (z, y, x) and the voxel count of each number (index 0: background)."""
+    numbered, count = ndimage.label(mask)
+    return numbered, np.bincount(numbered.ravel(), minlength=count + 1)
+
+
+def largest(mask: Mask) -> Mask:
+    """Only the largest part of `mask`; of several equally large ones the first in (z, y, x) order."""
+    numbered, sizes = components(mask)
+    if len(sizes) < 2:
+        return np.zeros_like(mask)
+    return np.asarray(numbered == 1 + int(np.argmax(sizes[1:])))
+
+
+def without_small(mask: Mask, minimum_voxels: float) -> Mask:
+    """`mask` without the parts that have fewer than `minimum_voxels` voxels."""
+    numbered, sizes = components(mask)
+    keep = sizes >= minimum_voxels
+    keep[0] = False
+    return np.asarray(keep[numbered])
+
+
+def fill_holes(mask: Mask) -> Mask:
+    """`mask` with every background part filled that does not reach the border of its bounding box, in 3D."""
+    box = Box.around(mask)
+    if box is None:
+        return mask.copy()
+    out = mask.copy()
+    out[box.slices] = ndimage.binary_fill_holes(mask[box.slices])
+    return out

@@ -1,0 +1,88 @@
+"""How an image is prepared for a network, as one value that is stored in the model file.
+
+Training and prediction both go through `Preparation`, so they cannot drift apart (a fault of the project that this one
+grew out of: train and test were resampled differently).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.errors import UsageError
+from preprocess.geometry import Grid, Triple, triple
+from preprocess.resample import FloatArray, slabs
+from preprocess.volume import Volume
+
+#: A network as the stages see it: prepared image (z, y, x) and where to look at all (None: everywhere) to
+#: probabilities (c, z, y, x), one channel a region.
+Infer = Callable[[FloatArray, NDArray[np.bool_] | None], FloatArray]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Working spacing (z, y, x) in mm and the HU window that is mapped to -1..1; HU outside are clipped.
+
+    Every scan is clipped alike, in training and in prediction: public scans come clipped to different ranges, and a
+    network must not tell them apart by that. Raises UsageError for values that cannot work.
+    """
+
+    spacing_mm: Triple
+    window_hu: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if min(self.spacing_mm) <= 0:
+            raise UsageError(f"spacing_mm = {self.spacing_mm} must be positive")
+        if self.window_hu[0] >= self.window_hu[1]:
+            raise UsageError(f"window_hu = {self.window_hu} must be [low, high] with low < high")
+
+    def working_grid(self, grid: Grid) -> Grid:
+        """The grid that the network sees for an image on `grid`."""
+        return grid.respaced(self.spacing_mm)
+
+    def normalised(self, hu: NDArray[Any]) -> FloatArray:
+        """HU of any shape to float32 in -1..1."""
+        low, high = self.window_hu
+        return np.asarray((np.clip(hu, low, high).astype(np.float32) - low) * np.float32(2 / (high - low)) - 1)
+
+    def prepared(self, volume: Volume) -> FloatArray:
+        """The image as the network sees it: clipped, then resampled to the working grid, in -1..1 (z, y, x).
+
+        Clipping comes first: a bright rib or the air of the lung must not leak into the voxel beside it differently
+        in a clipped and in an unclipped copy of one scan.
+        """
+        target = self.working_grid(volume.grid)
+        out = np.empty(target.shape, np.float32)
+        clipped = np.clip(volume.array, *self.window_hu)
+        for index, slab in enumerate(slabs(clipped, volume.grid, target)):
+            out[index] = self.normalised(slab)
+        return out
+
+
+@dataclass(frozen=True)
+class SpacingPlan:
+    """How a stage's `Preparation` follows from a dataset.
+
+    The working spacing is the median of the scans' spacings, per axis (z, y, x), held between `finest_mm` and
+    `coarsest_mm`; equal limits fix it. `window_hu` is the range of HU that the network sees.
+    """
+
+    finest_mm: Triple
+    coarsest_mm: Triple
+    window_hu: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if not all(0 < a <= b for a, b in zip(self.finest_mm, self.coarsest_mm, strict=True)):
+            raise UsageError(f"preparation.finest_mm = {self.finest_mm} must be positive and at most coarsest_mm")
+        low, high = self.window_hu
+        if low >= high:
+            raise UsageError(f"preparation.window_hu = {self.window_hu} must be [low, high] with low < high")
+
+    def resolved(self, spacings_mm: Sequence[Triple]) -> Preparation:
+        """The preparation for a dataset of scans with these spacings (z, y, x) in mm."""
+        median = np.median(np.array(spacings_mm), axis=0)
+        return Preparation(triple(np.clip(median, self.finest_mm, self.coarsest_mm).round(3)), self.window_hu)

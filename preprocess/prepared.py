@@ -1,0 +1,284 @@
+"""A prepared dataset: what both trainings read, written once by `cascade prepare`.
+
+    DATA/dataset.json                     the cases and each stage's preparation
+    DATA/cases/<case>/case.json           what was measured of the case, and the key of what was built
+    DATA/cases/<case>/<stage>_image.npy   float16, -1..1, (z, y, x) at the stage's spacing
+    DATA/cases/<case>/<stage>_labels.npy  uint8, 0/1/2
+
+A case is keyed by the bytes of its files, its preparation and `FORMAT`; one whose key still fits is not built again.
+`case.json` is written last, so a half-built case is built anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.cases import Case
+from preprocess.components import components
+from preprocess.errors import CascadeError, InputError, ResourceError
+from preprocess.files import write_atomic, write_json
+from preprocess.geometry import Box, Grid, Triple, triple
+from preprocess.io import read_scan
+from preprocess.layouts import read_label
+from preprocess.preparation import Preparation, SpacingPlan
+from preprocess.resample import resample_labels
+from preprocess.volume import LabelMap, Volume
+
+#: Raised whenever the arrays of a prepared case would come out differently for the same input and settings.
+FORMAT = 1
+
+TrainingBox = Callable[[NDArray[np.uint8], Grid], Box]
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What preparing needs to know of a stage: its spacing policy and which part of a scan it trains on."""
+
+    spacing: SpacingPlan
+    training_box: TrainingBox
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one case is like. `content` identifies the voxels of the image, whatever file they came in.
+
+    `context`: there is anatomy above and below the liver. Volumes in mL; spacing (z, y, x) in mm.
+    """
+
+    content: str
+    spacing_mm: Triple
+    liver_ml: float
+    tumor_ml: float
+    lesions: int
+    context: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case of a prepared dataset; its arrays are opened as memory maps when asked for."""
+
+    name: str
+    patient: str
+    scores_tumor: bool
+    survey: Survey
+    folder: Path
+
+    def image(self, stage: str) -> NDArray[np.float16]:
+        """The prepared image of `stage` (z, y, x), -1..1."""
+        return self._array(f"{stage}_image.npy")
+
+    def labels(self, stage: str) -> NDArray[np.uint8]:
+        """The classes on the same grid as `image`."""
+        return self._array(f"{stage}_labels.npy")
+
+    def _array(self, name: str) -> NDArray[Any]:
+        try:
+            array: NDArray[Any] = np.load(self.folder / name, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.folder / name}: cannot be read ({error}); run cascade prepare again") from error
+        return array
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """All prepared cases, and the preparation of each stage by its name."""
+
+    cases: tuple[PreparedCase, ...]
+    preparations: Mapping[str, Preparation]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One finished step of preparing, for a progress bar: `done` of `total`, and the case it was."""
+
+    done: int
+    total: int
+    case: str
+
+
+def content_id(volume: Volume) -> str:
+    """16 hex digits that identify the voxel values and the shape of an image in canonical orientation."""
+    digest = hashlib.sha256(repr(volume.array.shape).encode())
+    for slab in volume.array:
+        digest.update(np.ascontiguousarray(slab, np.float32).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def prepare_dataset(
+    cases: Sequence[Case], folder: Path, plans: Mapping[str, StagePlan], jobs: int, report: Callable[[Progress], None]
+) -> PreparedDataset:
+    """Measure and build every labelled case into `folder`, in `jobs` processes.
+
+    Raises InputError that lists every case that cannot be used, before any is built.
+    """
+    usable = [case for case in cases if case.label is not None and case.liver_label != "none"]
+    if not usable:
+        raise InputError("no case has a liver label: nothing to train on")
+    _make(folder / "cases")
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        surveys = dict(_gather(pool, _survey, [(c, folder / "cases" / c.name) for c in usable], report, 0))
+        preparations = {
+            name: plan.spacing.resolved([s.spacing_mm for s, _ in surveys.values()]) for name, plan in plans.items()
+        }
+        stages = {name: (preparations[name], plan.training_box) for name, plan in plans.items()}
+        tasks = [(c, folder / "cases" / c.name, surveys[c.name], stages) for c in usable]
+        dict(_gather(pool, _build, tasks, report, len(usable)))
+    write_json(
+        folder / "dataset.json",
+        {
+            "format": FORMAT,
+            "cases": [{"name": c.name, "patient": c.patient, "scores_tumor": c.scores_tumor} for c in usable],
+            "preparations": {name: asdict(p) for name, p in preparations.items()},
+        },
+    )
+    return load_dataset(folder)
+
+
+def load_dataset(folder: Path) -> PreparedDataset:
+    """A dataset that `prepare_dataset` wrote. Raises InputError when it is missing, unfinished or of another format."""
+    try:
+        table = json.loads((folder / "dataset.json").read_text("utf-8"))
+        if table["format"] != FORMAT:
+            raise InputError(f"{folder}: prepared in format {table['format']}, needed {FORMAT}: run cascade prepare")
+        cases = tuple(
+            PreparedCase(
+                name=row["name"],
+                patient=row["patient"],
+                scores_tumor=row["scores_tumor"],
+                survey=_read_survey(folder / "cases" / row["name"])[0],
+                folder=folder / "cases" / row["name"],
+            )
+            for row in table["cases"]
+        )
+        preparations = {name: preparation_from(p) for name, p in table["preparations"].items()}
+    except OSError as error:
+        raise InputError(f"{folder}: not a prepared dataset ({error.strerror}); run cascade prepare") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: damaged ({error!r}); run cascade prepare again") from error
+    return PreparedDataset(cases, preparations)
+
+
+def preparation_from(table: Mapping[str, Any]) -> Preparation:
+    """A `Preparation` from its JSON form."""
+    low, high = table["window_hu"]
+    return Preparation(triple(table["spacing_mm"]), (float(low), float(high)))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be made ({error.strerror}); choose another -o") from error
+
+
+def _gather(
+    pool: ProcessPoolExecutor,
+    work: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    report: Callable[[Progress], None],
+    before: int,
+) -> Iterator[tuple[str, Any]]:
+    futures: dict[Future[Any], str] = {pool.submit(work, *task): task[0].name for task in tasks}
+    faults = []
+    for done, future in enumerate(as_completed(futures), 1):
+        try:
+            yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise ResourceError(
+                f"{futures[future]}: a worker process died, most likely for want of memory; use fewer --jobs"
+            ) from error
+        except CascadeError as error:
+            faults.append(f"{futures[future]}: {error}")
+        report(Progress(before + done, 2 * len(tasks), futures[future]))
+    if faults:
+        raise InputError(f"{len(faults)} of {len(tasks)} cases cannot be used: " + " | ".join(sorted(faults)))
+
+
+def _read(case: Case) -> tuple[Volume, LabelMap, tuple[str, ...]]:
+    scan = read_scan(case.image)
+    return scan.volume, read_label(case, scan.volume.grid), scan.warnings
+
+
+def _files_key(case: Case) -> str:
+    """Identifies the bytes of a case's files."""
+    assert case.label is not None  # prepare_dataset keeps only labelled cases
+    digest = hashlib.sha256()
+    for path in (case.image, *case.label.paths):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _survey(case: Case, folder: Path) -> tuple[Survey, str]:
+    files = _files_key(case)
+    try:
+        old, key = _read_survey(folder)
+        if key["files"] == files and key["format"] == FORMAT:
+            return old, files
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing usable from an earlier run
+    volume, labels, warnings = _read(case)
+    box = Box.around(labels.array)
+    if box is None:
+        raise InputError(f"{case.name}: the label holds no liver; set liver_label = none or leave the case out")
+    tumor = labels.array == 2
+    return Survey(
+        content=content_id(volume),
+        spacing_mm=volume.grid.spacing_mm,
+        liver_ml=round(labels.ml(1), 3),
+        tumor_ml=round(labels.ml(2), 3) if case.scores_tumor else 0.0,
+        lesions=len(components(tumor[box.slices])[1]) - 1 if case.scores_tumor else 0,
+        context=box.start[0] > 0 and box.stop[0] < volume.grid.shape[0],
+        warnings=warnings,
+    ), files
+
+
+def _build(
+    case: Case, folder: Path, survey: tuple[Survey, str], stages: Mapping[str, tuple[Preparation, TrainingBox]]
+) -> None:
+    key = {
+        "files": survey[1],
+        "format": FORMAT,
+        "stages": {name: asdict(preparation) for name, (preparation, _) in stages.items()},
+    }
+    key = json.loads(json.dumps(key))
+    if (folder / "case.json").exists() and json.loads((folder / "case.json").read_text("utf-8"))["key"] == key:
+        return
+    _make(folder)
+    volume, labels, _ = _read(case)
+    for name, (preparation, training_box) in stages.items():
+        box = training_box(labels.array, labels.grid)
+        part = volume.cropped(box)
+        _save(folder / f"{name}_image.npy", preparation.prepared(part).astype(np.float16))
+        small = resample_labels(labels.cropped(box), preparation.working_grid(part.grid))
+        _save(folder / f"{name}_labels.npy", small.array)
+    write_json(folder / "case.json", {"key": key, "survey": asdict(survey[0])})
+
+
+def _read_survey(folder: Path) -> tuple[Survey, dict[str, Any]]:
+    table = json.loads((folder / "case.json").read_text("utf-8"))
+    row = table["survey"]
+    row["spacing_mm"] = triple(row["spacing_mm"])
+    row["warnings"] = tuple(row["warnings"])
+    return Survey(**row), table["key"]
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    write_atomic(path, write)

@@ -1,0 +1,94 @@
+"""Linear resampling between two grids that share a corner, slab by slab, so that memory is one slice, not a volume.
+
+Going to a coarser grid, the linear kernel is widened to the new spacing, so that every voxel counts and noise averages
+out (the antialiased "triangle" filter of image libraries); going finer, it is plain linear interpolation. The physical
+corner stays in place (see `Grid.respaced`). Positions come from the ratio of spacings alone, never from the origin:
+float noise of an origin cannot make two orientations of one scan differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.geometry import Box, Grid
+from preprocess.volume import LabelMap, Volume
+
+FloatArray = NDArray[np.float32]
+
+#: Two grids share a corner when their outer corners are closer than this many millimetres.
+CORNER_TOLERANCE_MM = 1e-2
+
+
+def _weights(count: int, source: float, target: float, span: tuple[int, int]) -> FloatArray:
+    """Matrix (span, count): how much each of `count` source samples gives to the target samples of `span`."""
+    scale = target / source
+    centres = (np.arange(*span) + 0.5) * scale - 0.5
+    # Beyond the outermost centres the outermost sample is repeated.
+    centres = np.clip(centres, 0, count - 1)
+    distance = np.abs(np.arange(count)[None, :] - centres[:, None])
+    weights = np.clip(1 - distance / max(1.0, scale), 0, None)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
+def _check_corner(source: Grid, target: Grid) -> None:
+    corners = [np.array(g.position_mm((-0.5, -0.5, -0.5))) for g in (source, target)]
+    if np.abs(corners[0] - corners[1]).max() > CORNER_TOLERANCE_MM or not np.allclose(source.axes, target.axes):
+        raise ValueError(f"grids do not share a corner and axes: {source} and {target}")
+
+
+def slabs(array: NDArray[Any], source: Grid, target: Grid, box: Box | None = None) -> Iterator[FloatArray]:
+    """The slices (y, x) of `array`, resampled from `source` to the part `box` (default: all) of `target`, one by one.
+
+    `array` is (z, y, x) of any scalar type. Raises ValueError when the grids do not share a corner.
+    """
+    _check_corner(source, target)
+    box = box or Box.whole(target)
+    z, y, x = (
+        _weights(source.shape[a], source.spacing_mm[a], target.spacing_mm[a], (box.start[a], box.stop[a]))
+        for a in range(3)
+    )
+    cut_y, y = _support(y)
+    cut_x, x = _support(x)
+    for row in z:
+        near = np.flatnonzero(row)
+        total = np.zeros((y.shape[1], x.shape[1]), np.float32)
+        for index in near:
+            total += row[index] * array[index, cut_y, cut_x]
+        yield np.asarray(y @ total @ x.T, np.float32)
+
+
+def _support(weights: FloatArray) -> tuple[slice, FloatArray]:
+    """The columns that are used at all, as a slice and as the narrower matrix."""
+    used = np.flatnonzero(weights.any(axis=0))
+    cut = slice(int(used[0]), int(used[-1]) + 1)
+    return cut, np.ascontiguousarray(weights[:, cut])
+
+
+def resampled(array: NDArray[Any], source: Grid, target: Grid, box: Box | None = None) -> FloatArray:
+    """All of `slabs` as one float32 array (z, y, x)."""
+    shape = (box or Box.whole(target)).shape
+    out = np.empty(shape, np.float32)
+    for index, slab in enumerate(slabs(array, source, target, box)):
+        out[index] = slab
+    return out
+
+
+def resample_volume(volume: Volume, target: Grid) -> Volume:
+    """HU (z, y, x) on another grid, linear, float32."""
+    return Volume(resampled(volume.array, volume.grid, target), target)
+
+
+def resample_labels(labels: LabelMap, target: Grid) -> LabelMap:
+    """Classes on another grid: each class >= k is interpolated as 0/1 and kept where it reaches one half.
+
+    Smoother than nearest neighbour between thick slices, and nested classes (tumour in liver) stay nested.
+    """
+    out = np.zeros(target.shape, np.uint8)
+    for least in range(1, int(labels.array.max()) + 1):
+        for index, slab in enumerate(slabs(labels.array >= least, labels.grid, target)):
+            out[index] += slab >= 0.5
+    return LabelMap(out, target)

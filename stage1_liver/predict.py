@@ -1,0 +1,47 @@
+"""From a scan and a network to the coarse liver, and from the coarse liver to the region of interest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.components import fill_holes, largest
+from preprocess.geometry import Box, Grid
+from preprocess.preparation import Infer, Preparation
+from preprocess.resample import FloatArray
+from preprocess.volume import Volume
+from stage1_liver.recipe import LiverPolicy
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseLiver:
+    """The liver on stage 1's grid: `probability` float32 and `mask` bool, both (z, y, x) on `grid`."""
+
+    probability: FloatArray
+    mask: NDArray[np.bool_]
+    grid: Grid
+    found: bool
+
+    def roi(self, full: Grid, margin_mm: float) -> Box:
+        """The liver's bounding box on the scan's own grid `full`, grown by `margin_mm` and clipped to the scan.
+
+        Raises ValueError when no liver was found: there is no whole-image guess.
+        """
+        box = Box.around(self.mask) if self.found else None
+        if box is None:
+            raise ValueError("no liver, no region of interest")
+        return box.onto(self.grid, full).grown(margin_mm, full)
+
+
+def find_liver(volume: Volume, infer: Infer, preparation: Preparation, policy: LiverPolicy) -> CoarseLiver:
+    """The liver of a whole scan: threshold, largest 6-connected component, holes filled.
+
+    Smaller than `policy.minimum_ml`, it counts as not found and the mask is empty.
+    """
+    grid = preparation.working_grid(volume.grid)
+    probability = infer(preparation.prepared(volume), None)[0]
+    mask = fill_holes(largest(probability >= policy.threshold))
+    found = bool(np.count_nonzero(mask) * grid.voxel_ml >= max(policy.minimum_ml, grid.voxel_ml))
+    return CoarseLiver(probability, mask if found else np.zeros_like(mask), grid, found)

@@ -1,0 +1,34 @@
+"""What stage 2 is called, what its network tells apart, and the thresholds of its prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from preprocess.errors import UsageError
+
+NAME = "tumor"
+
+#: Output channels of the network: region k holds every class above k, so a tumour is liver too.
+REGIONS = ("liver", "tumor")
+
+
+@dataclass(frozen=True)
+class TumorPolicy:
+    """How the probabilities of both stages become classes.
+
+    The liver is where the mean of both stages' liver probabilities reaches `liver_threshold`; tumour where stage 2's
+    tumour probability reaches `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3` are dropped.
+    Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
+    """
+
+    liver_threshold: float
+    tumor_threshold: float
+    minimum_lesion_mm3: float
+    reach_mm: float
+
+    def __post_init__(self) -> None:
+        for name in ("liver_threshold", "tumor_threshold"):
+            if not 0 < getattr(self, name) < 1:
+                raise UsageError(f"policy.{name} = {getattr(self, name)} must lie between 0 and 1")
+        if self.minimum_lesion_mm3 < 0 or self.reach_mm < 0:
+            raise UsageError("policy.minimum_lesion_mm3 and policy.reach_mm must not be negative")
