@@ -40,8 +40,8 @@ def cut_patch(
 ) -> tuple[Tensor, Tensor]:
     """An affine patch around `centre` (z, y, x): image (size) and regions 0/1 (regions, size).
 
-    Voxel i of the patch shows the scan at `centre` + `matrix` (i - size // 2). Beyond the scan the image is `AIR` and the
-    label background. Linear for both; region k holds every class above k.
+    Voxel i of the patch shows the scan at `centre` + `matrix` (i - size // 2). Beyond the scan the image is `AIR` and
+    the label background. Linear for both; region k holds every class above k.
     """
     # The middle of a patch of even size lies half a voxel before voxel size // 2.
     middle = np.array(centre) + matrix @ ((np.array(size) - 1) / 2 - np.array(size) // 2)

@@ -35,8 +35,9 @@ FORMAT = 1
 class Model:
     """A trained network with all that is needed to use it.
 
-    `scores` are its Dice on held-out cases. `trained_on` are the content ids (see `preprocess.prepared.content_id`) of the
-    scans that it learned from, `chosen_on` those that picked it as the best of its training. `sha256` is the file's, empty for a model that was not read from one.
+    `scores` are its Dice on held-out cases. `trained_on` are the content ids of the scans that it learned from (see
+    `preprocess.prepared.content_id`), `chosen_on` those that picked it as the best of its training. `sha256` is the
+    file's, empty for a model that was not read from one.
     """
 
     stage: Stage

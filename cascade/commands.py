@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from preprocess.files import write_json, write_text
 
 from cascade.machine import pick_device, tune_allocator
 from preprocess.errors import InputError, UsageError
+from preprocess.files import write_json, write_text
 
 tune_allocator()  # before torch, which the modules below import
 
@@ -61,7 +61,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     if options["steps"]:
         settings = replace(settings, training=replace(settings.training, steps=options["steps"]))
     dataset = load_dataset(data)
-    training, held_out = split_by_fold(dataset.cases, options["fold"], STAGES[stage_name].goal)
+    training, held_out = split_by_fold(dataset.cases, options["fold"])
     with locked(run):
         if not options["resume"] and (run / "resume.safetensors").exists():
             raise UsageError(f"{run}: holds a run already; use --resume to go on with it or another -o")
@@ -92,10 +92,11 @@ def _shower(bar: Any) -> Any:
     return show
 
 
-def split_by_fold(cases: Any, fold: str, goal: str) -> tuple[list[Any], list[Any]]:
-    """Training and held-out cases for `K/N` or `all`, by patient and balanced by what the stage looks for.
+def split_by_fold(cases: Any, fold: str) -> tuple[list[Any], list[Any]]:
+    """Training and held-out cases for `K/N` or `all`, by patient and balanced by tumour volume.
 
-    With fewer patients than N there are as many parts as patients. Raises UsageError for anything else.
+    Both stages get the same parts, so a patient that one has not seen the other has not either. With fewer patients
+    than N there are as many parts as patients. Raises UsageError for anything else.
     """
     from preprocess.cases import split
 
@@ -107,7 +108,7 @@ def split_by_fold(cases: Any, fold: str, goal: str) -> tuple[list[Any], list[Any
     patients = len({case.patient for case in cases})
     if patients < 2:
         raise UsageError(f"--fold {fold}: all cases are of one patient, nothing can be held out; use --fold all")
-    weights = {case.name: case.survey.tumor_ml if goal == "tumor" else 0.0 for case in cases}
+    weights = {case.name: case.survey.tumor_ml for case in cases}
     return split(cases, int(number), min(int(count), patients), weights)
 
 

@@ -66,6 +66,7 @@ class _State:
     bad_in_a_row: int = 0
     looks: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    looked_at: tuple[int, Validation] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ def _look(job: Job, state: _State, log: RunLog) -> None:
     state.looks = int(_share(job, state) * job.settings.training.validations)
     infer = as_infer(state.network, job.settings.window, job.device)
     result = validate(job.stage, job.preparation, job.held_out, infer)
+    state.looked_at = state.step, result
     log.validation(state.step, result)
     score = result.mean(job.stage.goal)
     state.history.append({"step": state.step, **result.means()})
@@ -179,8 +181,7 @@ def _model(job: Job, state: _State, result: Validation | None, *, chosen: bool =
 
 def _finish(job: Job, state: _State) -> Outcome:
     """Write `last`, and `best` where nothing was held out to choose by."""
-    infer = as_infer(state.network, job.settings.window, job.device)
-    last = validate(job.stage, job.preparation, job.held_out, infer) if job.held_out else None
+    last = _last_look(job, state) if job.held_out else None
     save_model(job.folder / "last.safetensors", _model(job, state, last))
     best_path = job.folder / "best.safetensors"
     if last is None or not best_path.exists():
@@ -188,6 +189,13 @@ def _finish(job: Job, state: _State) -> Outcome:
         return Outcome(state.step, last)
     _, header = load_tensors(best_path)
     return Outcome(state.step, Validation.from_table(header["scores"]["held_out"]))
+
+
+def _last_look(job: Job, state: _State) -> Validation:
+    if state.looked_at is not None and state.looked_at[0] == state.step:
+        return state.looked_at[1]
+    infer = as_infer(state.network, job.settings.window, job.device)
+    return validate(job.stage, job.preparation, job.held_out, infer)
 
 
 def _save(job: Job, state: _State) -> None:

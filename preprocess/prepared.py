@@ -30,7 +30,7 @@ from preprocess.errors import CascadeError, InputError, ResourceError
 from preprocess.files import write_atomic, write_json
 from preprocess.geometry import Box, Grid, Triple, triple
 from preprocess.io import read_scan
-from preprocess.layouts import read_label
+from preprocess.layouts import label_files, read_label
 from preprocess.preparation import Preparation, SpacingPlan
 from preprocess.resample import resample_labels
 from preprocess.volume import LabelMap, Volume
@@ -213,9 +213,8 @@ def _read(case: Case) -> tuple[Volume, LabelMap, tuple[str, ...]]:
 
 def _files_key(case: Case) -> str:
     """Identifies the bytes of a case's files."""
-    assert case.label is not None  # prepare_dataset keeps only labelled cases
     digest = hashlib.sha256()
-    for path in (case.image, *case.label.paths):
+    for path in (case.image, *label_files(case)):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
                 digest.update(hashlib.sha256(file.read_bytes()).digest())

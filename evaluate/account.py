@@ -1,0 +1,144 @@
+"""What each stage of the cascade wins and loses, case by case, so that work goes where the Dice is lost.
+
+All Dice follow LiTS (Bilic et al., Medical Image Analysis 84, 102680, 2023): liver = label >= 1, tumour = label == 2,
+both empty scores 1. Runs no stage: it compares what the stages left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from statistics import fmean
+
+import numpy as np
+
+from evaluate.overlap import Mask, class_overlaps, dice
+from evaluate.scores import TOLERANCE_MM
+from preprocess.geometry import Box
+from preprocess.volume import LIVER, TUMOR, LabelMap
+
+
+@dataclass(frozen=True, eq=False)
+class StageMasks:
+    """What one case left behind at each stage, on the image's canonical grid (z, y, x) except for the coarse pair.
+
+    `coarse_truth` and `coarse_liver` lie on the coarse grid of stage 1; `stage1_liver` is its liver on the image's.
+    `roi` is the part that stage 2 saw, None when no liver was found. `stage2` holds the raw classes of stage 2 in that
+    ROI, before clean-up, and 0 outside; `stage2_true_roi` the same for the ROI around the true liver, None when there
+    is no true liver or it was not run. `merged` is the final mask. With `scores_tumor` False the true tumours are
+    unusable. `held_out` is whether the case was kept out of training, None when unknown.
+    Raises ValueError for label maps on two grids, masks of two shapes, or a ROI outside the image.
+    """
+
+    case: str
+    truth: LabelMap
+    scores_tumor: bool
+    held_out: bool | None
+    coarse_truth: Mask
+    coarse_liver: Mask
+    stage1_liver: Mask
+    roi: Box | None
+    stage2_true_roi: LabelMap | None
+    stage2: LabelMap
+    merged: LabelMap
+
+    def __post_init__(self) -> None:
+        for labels in (self.stage2_true_roi, self.stage2, self.merged):
+            if labels is not None and not labels.grid.mismatch_mm(self.truth.grid) <= TOLERANCE_MM:
+                raise ValueError(f"case {self.case}: {labels.grid} is not the grid of the truth, {self.truth.grid}")
+        if self.stage1_liver.shape != self.truth.grid.shape:
+            raise ValueError(f"case {self.case}: stage1_liver has shape {self.stage1_liver.shape}")
+        if self.coarse_liver.shape != self.coarse_truth.shape:
+            raise ValueError(f"case {self.case}: coarse_liver has shape {self.coarse_liver.shape}")
+        if self.roi and any(b > n for b, n in zip(self.roi.stop, self.truth.grid.shape, strict=True)):
+            raise ValueError(f"case {self.case}: {self.roi} leaves the image of shape {self.truth.grid.shape}")
+
+
+@dataclass(frozen=True)
+class StageAccount:
+    """One case's numbers, stage by stage; None where a number does not apply (see `StageMasks.scores_tumor`).
+
+    `stage1_liver_dice_coarse`, `stage1_liver_dice`: liver of stage 1 on its coarse grid and on the image's.
+    `roi_liver_share`, `roi_tumor_share`: share of the true liver and tumour voxels inside the ROI; 0 without a ROI.
+    `stage2_tumor_dice_true_roi`, `stage2_tumor_dice_predicted_roi`: raw tumours of stage 2 in either ROI.
+    `merged_liver_dice`, `merged_tumor_dice`: the final mask. `cleanup_liver_gain`, `cleanup_tumor_gain`: final Dice
+    minus the Dice of the raw classes of stage 2; below 0 where clean-up does harm.
+    """
+
+    case: str
+    held_out: bool | None
+    stage1_liver_dice_coarse: float
+    stage1_liver_dice: float
+    roi_liver_share: float | None
+    roi_tumor_share: float | None
+    stage2_tumor_dice_true_roi: float | None
+    stage2_tumor_dice_predicted_roi: float | None
+    merged_liver_dice: float
+    merged_tumor_dice: float | None
+    cleanup_liver_gain: float
+    cleanup_tumor_gain: float | None
+
+    @property
+    def roi_tumor_cost(self) -> float | None:
+        """Tumour Dice of stage 2 lost by the predicted ROI, against the ROI of the true liver; None without both."""
+        if self.stage2_tumor_dice_true_roi is None or self.stage2_tumor_dice_predicted_roi is None:
+            return None
+        return self.stage2_tumor_dice_true_roi - self.stage2_tumor_dice_predicted_roi
+
+
+#: The numbers of a `StageAccount`, in the order of the stages.
+ACCOUNT_FIELDS = tuple(f.name for f in fields(StageAccount) if f.name not in ("case", "held_out"))
+
+
+def account(masks: StageMasks) -> StageAccount:
+    """The numbers of one case. Holds at most three masks of the image's size beside its input."""
+    liver_share, tumor_share = _roi_shares(masks)
+    raw_liver, raw_tumor = _dices(masks.stage2, masks)
+    liver, tumor = _dices(masks.merged, masks)
+    return StageAccount(
+        case=masks.case,
+        held_out=masks.held_out,
+        stage1_liver_dice_coarse=dice(masks.coarse_liver, masks.coarse_truth),
+        stage1_liver_dice=dice(masks.stage1_liver, masks.truth.array >= LIVER),
+        roi_liver_share=liver_share,
+        roi_tumor_share=tumor_share,
+        stage2_tumor_dice_true_roi=_dices(masks.stage2_true_roi, masks)[1] if masks.stage2_true_roi else None,
+        stage2_tumor_dice_predicted_roi=raw_tumor,
+        merged_liver_dice=liver,
+        merged_tumor_dice=tumor,
+        cleanup_liver_gain=liver - raw_liver,
+        cleanup_tumor_gain=None if tumor is None or raw_tumor is None else tumor - raw_tumor,
+    )
+
+
+def _dices(labels: LabelMap, masks: StageMasks) -> tuple[float, float | None]:
+    liver, tumor = class_overlaps(labels.array, masks.truth.array)
+    return liver.dice(), tumor.dice() if masks.scores_tumor else None
+
+
+def _roi_shares(masks: StageMasks) -> tuple[float | None, float | None]:
+    """Shares of the true liver and of the true tumour inside the ROI, None where there is nothing to hold."""
+    shares: list[float | None] = []
+    for lowest, scored in ((LIVER, True), (TUMOR, masks.scores_tumor)):
+        total = np.count_nonzero(masks.truth.array >= lowest) if scored else 0
+        inside = np.count_nonzero(masks.truth.array[masks.roi.slices] >= lowest) if masks.roi else 0
+        shares.append(float(inside / total) if total else None)
+    return shares[0], shares[1]
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """The accounts of some cases. A case seen in training flatters: take means of one kind of case (`by_kind`)."""
+
+    accounts: tuple[StageAccount, ...]
+
+    def mean(self, field: str) -> float | None:
+        """Mean of a number of `StageAccount` over the cases where it is not None, all kinds; None without any."""
+        values = [value for case in self.accounts if (value := getattr(case, field)) is not None]
+        return fmean(values) if values else None
+
+    def by_kind(self) -> dict[str, StageReport]:
+        """The cases apart by what is known of them, in this order: `held_out`, `in_training`, `unknown`."""
+        kinds: Sequence[tuple[str, bool | None]] = (("held_out", True), ("in_training", False), ("unknown", None))
+        groups = {name: tuple(case for case in self.accounts if case.held_out is value) for name, value in kinds}
+        return {name: StageReport(accounts) for name, accounts in groups.items() if accounts}

@@ -1,0 +1,74 @@
+"""How results leave: table cells, aligned columns, CSV that a spreadsheet does not execute, JSON without NaN."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from preprocess.errors import ResourceError
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and those above it where missing. Raises ResourceError when that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be made ({error.strerror}); choose another folder") from error
+
+
+def number(value: float | None, decimals: int = 3, *, signed: bool = False) -> str:
+    """A number with fixed decimals; `-` for None and NaN."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:{'+' if signed else ''}.{decimals}f}"
+
+
+def printable(text: str) -> str:
+    """`text` with control and undecodable characters as `?`: a file name must not break a table or a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of aligned columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(
+        "  ".join(
+            f"{cell:{'>' if i else '<'}{width}}" for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        + "\n"
+        for row in rows
+    )
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
+    """A CSV table: numbers with six decimals, None and NaN empty, text that starts like a formula behind a `'`."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_csv_cell(value) for value in row] for row in rows)
+    return stream.getvalue()
+
+
+def _csv_cell(value: str | float | None) -> str:
+    if isinstance(value, str):
+        return f"'{printable(value)}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else printable(value)
+    return "" if value is None or math.isnan(value) else f"{value:.6f}"
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: numbers that are not finite become None, paths text, NumPy scalars plain."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, PurePath) else value

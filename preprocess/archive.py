@@ -1,0 +1,118 @@
+"""Compressed containers, read with bounds: gzip streams piece by piece, and ZIP archives into a temporary folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from preprocess.errors import InputError, ResourceError
+
+GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
+
+#: No deflate stream grows by more (zlib's technical notes): a header that declares more than this is a lie.
+DEFLATE_RATIO = 1032
+
+#: Most that a ZIP may unpack to: in bytes, and as a multiple of its own size (CT shrinks 2 to 10 times, masks 100).
+ZIP_BYTES, ZIP_RATIO, ZIP_SMALL_BYTES = 8 << 30, 200, 64 << 20
+
+_IN, _OUT = 1 << 16, 1 << 20
+_IMAGES = (".nii", ".nii.gz", ".nrrd", ".mha")
+
+
+class GzipPieces:
+    """Iterates over the content of a gzip file in pieces of at most 1 MiB, all members, each CRC and length checked.
+
+    Stop iterating to stop reading. Raises zlib.error for a damaged stream and EOFError for one that ends early.
+    `trailing` is True afterwards when something that is no gzip member followed.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.trailing = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        data = self._file.read(_IN)
+        while True:
+            # 31: a gzip wrapper whose CRC and length zlib compares.
+            engine = zlib.decompressobj(31)
+            while not engine.eof:
+                piece = engine.decompress(data, _OUT)
+                data = engine.unconsumed_tail
+                if piece:
+                    yield piece
+                elif not engine.eof and not data:
+                    data = self._file.read(_IN)
+                    if not data:
+                        raise EOFError
+            data = engine.unused_data
+            if len(data) < len(GZIP_MAGIC):
+                data += self._file.read(_IN)
+            if data[:2] != GZIP_MAGIC:
+                # Zeros are the padding of tapes and block devices, no damage.
+                self.trailing = bool(data.strip(b"\0"))
+                return
+
+
+def reading_error(path: Path, error: OSError) -> InputError | ResourceError:
+    """What to raise when opening or reading `path` failed."""
+    if isinstance(error, PermissionError):
+        return ResourceError(f"{path} may not be read; check its permissions")
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path} does not exist; check the path")
+    return InputError(f"{path} cannot be read ({error.strerror or error}); check the disk or copy the file again")
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """What a ZIP holds, in a temporary folder that is removed at the end: its only image file, or a folder of slices.
+
+    Names in the archive are never used as paths. Raises InputError for a damaged, encrypted or exploding archive.
+    """
+    with tempfile.TemporaryDirectory(prefix="cascade-") as name:
+        folder = Path(name)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [m for m in archive.infolist() if _counts(m)]
+                _check_size(path, members)
+                targets = [_unpack(archive, m, folder, i) for i, m in enumerate(members)]
+        # RuntimeError: a password is needed. NotImplementedError: a compression Python does not know.
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+            raise InputError(f"{path}: the ZIP cannot be unpacked ({error}); pack or copy it again") from error
+        except OSError as error:
+            raise ResourceError(f"{path} cannot be unpacked to {folder.parent} ({error.strerror})") from error
+        images = [target for target in targets if target.name.endswith(_IMAGES)]
+        if len(images) > 1:
+            raise InputError(f"{path} holds {len(images)} images; unpack it and name one")
+        try:
+            yield images[0] if images else folder
+        except InputError as error:
+            # The temporary folder means nothing to the user.
+            raise InputError(str(error).replace(str(folder), str(path))) from error
+
+
+def _counts(member: zipfile.ZipInfo) -> bool:
+    parts = PurePosixPath(member.filename).parts
+    hidden = any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts
+    return not member.is_dir() and not hidden
+
+
+def _check_size(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    total = sum(member.file_size for member in members)
+    if total > min(ZIP_BYTES, max(ZIP_SMALL_BYTES, ZIP_RATIO * path.stat().st_size)):
+        raise InputError(f"{path} would unpack to {total} bytes, more than a scan holds; unpack it by hand")
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, number: int) -> Path:
+    name = member.filename.lower()
+    suffix = max((s for s in _IMAGES if name.endswith(s)), key=len, default="")
+    target = folder / f"{number:06}{suffix}"
+    # ZipFile stops at the size that the directory of the archive declares, and checks the CRC.
+    with archive.open(member) as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file, _OUT)
+    return target

@@ -1,0 +1,125 @@
+"""What a case is, and which cases train and which are held out.
+
+Knows no layout of files (see `preprocess.layouts`) and draws no random number: a split depends only on the patients,
+their weights and the number of folds, so that two machines and two orders of listing agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preprocess.errors import UsageError
+
+#: Who drew a label: a person, a network, or nobody (the class is missing or wrong in the file).
+LABEL_SOURCES = ("expert", "automatic", "none")
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """One file or DICOM series that holds the classes 0, 1 and 2."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class DicomMasks:
+    """One DICOM folder a structure, as in 3D-IRCADb-01: nonzero pixels are the liver, or one of the tumours."""
+
+    liver: Path
+    tumors: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class PngMasks:
+    """A folder with one PNG a slice of the image, as in CHAOS: nonzero pixels are the liver; there is no tumour."""
+
+    folder: Path
+
+
+Label = LabelFile | DicomMasks | PngMasks
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan with what is known about it.
+
+    `image` is a file or a DICOM folder; `label` is None for an unlabelled case; `patient` keeps all scans of a person
+    on one side of every split and defaults to the name. `liver_label` and `tumor_label` are one of `LABEL_SOURCES`.
+    Raises ValueError for another one.
+    """
+
+    name: str
+    image: Path
+    label: Label | None
+    patient: str = ""
+    liver_label: str = "expert"
+    tumor_label: str = "expert"
+
+    def __post_init__(self) -> None:
+        if not self.patient:
+            object.__setattr__(self, "patient", self.name)
+        for field in ("liver_label", "tumor_label"):
+            if getattr(self, field) not in LABEL_SOURCES:
+                raise ValueError(f"{field} is {getattr(self, field)!r}; use one of {', '.join(LABEL_SOURCES)}")
+
+    @property
+    def scores_tumor(self) -> bool:
+        """Whether this case may train and score tumours: it has a label whose tumours were drawn."""
+        return self.label is not None and self.tumor_label != "none"
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """A sort key that puts volume-2 before volume-10; the name itself breaks the tie of `a1` and `a01`."""
+    parts = re.split("([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def folds(cases: Sequence[Case], count: int, weights: Mapping[str, float] | None = None) -> list[list[str]]:
+    """The names of the held-out cases of each of `count` folds; every case is in exactly one fold.
+
+    `weights` is a number a case name (such as tumour mL; a missing name counts 0). Patients are ranked by the sum of
+    their weights, heaviest first, then by a hash of their id, and dealt in snake order (0 1 2 2 1 0 ...): folds are
+    alike in weight and differ by at most one patient. The order of `cases` does not matter.
+    Raises UsageError for fewer than 2 folds, or more folds than patients.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        members[case.patient].append(case.name)
+    if count < 2:
+        raise UsageError(f"{count} folds leave nothing to train on; use at least 2")
+    if count > len(members):
+        raise UsageError(
+            f"{count} folds of {len(members)} patients leave a fold empty; use fewer folds or add patients"
+        )
+    weights = weights or {}
+    # fsum is exact, so the order of a patient's cases cannot change a rank.
+    load = {patient: math.fsum(weights.get(name, 0.0) for name in names) for patient, names in members.items()}
+    dealt: list[list[str]] = [[] for _ in range(count)]
+    for i, patient in enumerate(sorted(members, key=lambda p: (-load[p], _digest(p)))):
+        turn, place = divmod(i, count)
+        dealt[count - 1 - place if turn % 2 else place] += members[patient]
+    return [sorted(names, key=natural_key) for names in dealt]
+
+
+def _digest(patient: str) -> str:
+    # Not hash(): Python salts it anew in every process. surrogateescape: a folder name need not be UTF-8.
+    return hashlib.sha256(patient.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def split(
+    cases: Sequence[Case], fold: int, count: int, weights: Mapping[str, float] | None = None
+) -> tuple[list[Case], list[Case]]:
+    """The training cases and the held-out cases of fold `fold` of `count` (see `folds`), in the order of `cases`.
+
+    Raises UsageError for a fold outside 0..count-1, and as `folds` does.
+    """
+    if not 0 <= fold < count:
+        raise UsageError(f"fold {fold} is outside 0..{count - 1}; choose one of the {count} folds")
+    held_out = set(folds(cases, count, weights)[fold])
+    return [c for c in cases if c.name not in held_out], [c for c in cases if c.name in held_out]

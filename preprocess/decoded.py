@@ -1,0 +1,156 @@
+"""An image as its file stores it, and the steps that every format shares: geometry checks, values to HU or classes.
+
+Knows no file format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.errors import InputError
+from preprocess.geometry import CANONICAL_AXES, Grid, Index, Triple, reoriented, triple
+from preprocess.volume import TUMOR
+
+#: HU below air is padding (-2000, -3024, ...); HU above is metal. Both fit int16 after clamping.
+HU_RANGE = (-1024, 30000)
+
+#: Spacings outside are no scan of a person: the unit of the file is wrong.
+SPACING_RANGE_MM = (0.05, 30.0)
+
+#: Axes are perpendicular within this; what is more is sheared, and no rectilinear grid describes it.
+SHEAR_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Stored values of one file or series, (z, y, x) in file order on `grid`; value = stored * slope + intercept."""
+
+    path: Path
+    array: NDArray[Any]
+    grid: Grid
+    slope: float = 1.0
+    intercept: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    def planes(self) -> Iterator[NDArray[Any]]:
+        """The values (y, x) of each z in canonical orientation, one after the other, so that memory is one slice."""
+        for plane in reoriented(self.array, self.grid, self.grid.canonical()):
+            yield self._scaled(plane)
+
+    def _scaled(self, plane: NDArray[Any]) -> NDArray[Any]:
+        if self.slope == 1.0 and self.intercept == 0.0:
+            return plane
+        narrow = plane.dtype.kind in "iu" and plane.dtype.itemsize <= 2
+        if self.slope == 1.0 and narrow and self.intercept.is_integer() and abs(self.intercept) < 2**20:
+            return plane.astype(np.int32) + np.int32(self.intercept)
+        return plane.astype(np.float64) * self.slope + self.intercept
+
+
+def lattice(path: Path, shape: Index, steps_mm: NDArray[np.float64], origin_mm: NDArray[np.float64]) -> Grid:
+    """The checked grid of a file. `steps_mm[i]` is the world vector (x, y, z; LPS) of one step along array axis i.
+
+    Spacings are rounded to 1e-6 mm, so that float noise does not differ between the orientations of one scan. Axes
+    that are perpendicular only within `SHEAR_TOLERANCE` are made so. Raises InputError for what is no lattice in mm.
+    """
+    if not (np.isfinite(steps_mm).all() and np.isfinite(origin_mm).all()):
+        raise InputError(f"{path}: spacing or position is not finite; mend the header or convert the scan again")
+    spacing = np.linalg.norm(steps_mm, axis=1)
+    if spacing.min() == 0:
+        raise InputError(f"{path}: a spacing is zero; mend the header or convert the scan again")
+    low, high = SPACING_RANGE_MM
+    if spacing.min() < low or spacing.max() > high:
+        found = " x ".join(f"{s:.4g}" for s in spacing)
+        raise InputError(
+            f"{path}: spacing {found} mm is outside {low:g} to {high:g} mm; is the unit of the header right?"
+        )
+    axes = steps_mm / spacing[:, None]
+    shear = float(np.abs(axes @ axes.T - np.eye(3)).max())
+    if shear > SHEAR_TOLERANCE:
+        raise InputError(f"{path}: its axes are not perpendicular (off by {shear:.2g}); resample it to a straight grid")
+    if shear > 1e-6:
+        u, _, vt = np.linalg.svd(axes)
+        axes = u @ vt
+    # + 0.0 turns -0.0 into 0.0.
+    z, y, x = (triple(axis) for axis in axes + 0.0)
+    return Grid(shape, triple(np.round(spacing, 6)), triple(origin_mm + 0.0), (z, y, x))
+
+
+def assumed_steps(spacing_mm: Triple) -> NDArray[np.float64]:
+    """Steps (see `lattice`) of a file that states no orientation: head, back and left, as CT slices are stored."""
+    steps: NDArray[np.float64] = np.array(CANONICAL_AXES) * np.array(spacing_mm)[:, None]
+    return steps
+
+
+def hu_array(image: Decoded) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """HU in canonical orientation, C-contiguous, clamped to `HU_RANGE`, and what is odd about the values.
+
+    int16 when all values are whole, else float32. Values that are not finite become air (-1024).
+    """
+    out: NDArray[Any] = np.empty(image.grid.canonical().shape, np.int16)
+    holes, low, high = 0, np.inf, -np.inf
+    for z, plane in enumerate(image.planes()):
+        if plane.dtype.kind == "f":
+            finite = np.isfinite(plane)
+            if not finite.all():
+                holes += int(plane.size - np.count_nonzero(finite))
+                plane = np.where(finite, plane, plane.dtype.type(HU_RANGE[0]))
+        plane = np.clip(plane, *_limits(plane.dtype))
+        if out.dtype != np.float32 and plane.dtype.kind == "f" and (np.rint(plane) != plane).any():
+            out = out.astype(np.float32)
+        out[z] = plane
+        low, high = min(low, float(plane.min())), max(high, float(plane.max()))
+    warnings = [f"{holes} voxels are not finite (NaN or infinite); filled with {HU_RANGE[0]} HU"] if holes else []
+    return out, (*warnings, *_odd_values(low, high))
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+    """`HU_RANGE` within what `dtype` holds: numpy refuses to clip unsigned integers at a negative number."""
+    low, high = HU_RANGE
+    if dtype.kind == "f":
+        return low, high
+    info = np.iinfo(dtype)
+    return max(low, int(info.min)), min(high, int(info.max))
+
+
+def _odd_values(low: float, high: float) -> list[str]:
+    if low == high:
+        return [f"every voxel is {low:g} HU; is this the right file?"]
+    if low >= 0 and high <= 255:
+        return [f"values {low:g} to {high:g} look like an 8-bit picture, not HU; results may be wrong"]
+    if low >= 0:
+        return [f"values {low:g} to {high:g} hold no air, so they may not be HU (rescale missing?)"]
+    if high - low < 300:
+        return [f"values {low:g} to {high:g} span too little to be HU; is this CT?"]
+    return []
+
+
+def class_array(image: Decoded) -> NDArray[np.uint8]:
+    """Classes 0, 1, 2 in canonical orientation, C-contiguous. Raises InputError listing the values if others occur."""
+    out = np.empty(image.grid.canonical().shape, np.uint8)
+    for z, plane in enumerate(image.planes()):
+        known = plane == 0
+        for value in range(1, TUMOR + 1):
+            known |= plane == value
+        if not known.all():
+            raise InputError(
+                f"{image.path}: label values {_listed_values(image)}; only 0 (background), 1 (liver) and 2 (tumour) "
+                "are known; map the others to these"
+            )
+        out[z] = plane
+    return out
+
+
+def _listed_values(image: Decoded, most: int = 10) -> str:
+    found: set[float] = set()
+    for plane in image.planes():
+        found.update(np.unique(plane).tolist())
+        if len(found) > 10 * most:
+            break
+    values = sorted(found, key=lambda value: (value != value, value))
+    return ", ".join(f"{value:g}" for value in values[:most]) + (", ..." if len(values) > most else "")

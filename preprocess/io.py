@@ -1,0 +1,201 @@
+"""One image in, one mask out: `read_scan`, `read_labels` and `write_labels`, whatever the format.
+
+Everything that leaves here is (z, y, x) in canonical orientation; a mask goes back to the voxels of the file it is of.
+Here and in `preprocess.dicom` SimpleITK's order (x, y, z) becomes ours, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from SimpleITK import GetArrayFromImage, GetPixelIDValueAsString, ImageFileReader
+
+from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, ZIP_MAGIC, reading_error, unpacked
+from preprocess.decoded import Decoded, assumed_steps, class_array, hu_array, lattice
+from preprocess.dicom import read_series
+from preprocess.errors import InputError
+from preprocess.files import write_atomic
+from preprocess.geometry import Grid, index3, reoriented, triple
+from preprocess.nifti import read_nifti, verify_nifti, write_nifti
+from preprocess.nifti_header import NiftiHeader
+from preprocess.volume import LabelMap, Volume
+
+#: Most that the corners of a label may be off those of its image: headers are float32 of different programs.
+LIKE_TOLERANCE_MM = 0.1
+
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
+_ITK_FORMATS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
+_FORMATS = "give .nii, .nii.gz, .nrrd, .mha, a folder of DICOM slices or a ZIP of one"
+
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One image as read.
+
+    `volume` is HU (z, y, x) in canonical orientation, C-contiguous, int16 when all values are whole, else float32.
+    `native` is the file's own grid; `header` the NIfTI geometry fields of the input, None for other formats.
+    """
+
+    volume: Volume
+    native: Grid
+    warnings: tuple[str, ...] = ()
+    header: NiftiHeader | None = None
+
+
+def case_name(path: Path) -> str:
+    """The name of a file without the ending of its format (.nii.gz, .nii, .nrrd, ...), or of a folder."""
+    for suffix in _SUFFIXES:
+        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
+            return path.name[: -len(suffix)]
+    # `.` and `..` have no name of their own.
+    return path.name if path.name not in ("", "..") else path.resolve().name
+
+
+def read_scan(path: Path) -> Scan:
+    """The CT in a .nii, .nii.gz, .nrrd or .mha file, a folder of DICOM slices, or a ZIP of one of these.
+
+    Raises InputError when it is none, is damaged, or is no 3-D scalar CT; ResourceError when it may not be read.
+    """
+    return _opened(path, lambda inner: _scan(*_decoded(inner, ct_only=True)))
+
+
+def _scan(image: Decoded, header: NiftiHeader | None) -> Scan:
+    array, odd = hu_array(image)
+    return Scan(Volume(array, image.grid.canonical()), image.grid, (*image.warnings, *odd), header)
+
+
+def read_labels(path: Path, *, like: Grid | None = None) -> LabelMap:
+    """The classes 0, 1, 2 of a label file (formats: see `read_scan`), (z, y, x) in canonical orientation.
+
+    With `like`, the canonical grid of its image, the label must lie there and takes over that grid exactly.
+    Raises InputError that lists the values when there are others, and when the label does not fit `like`.
+    """
+    image, labels = _opened(path, lambda inner: _labels(*_decoded(inner, ct_only=False)))
+    if like is None:
+        return labels
+    if image.grid.canonical().shape != like.shape:
+        found = image.grid.canonical().shape
+        raise InputError(f"{path}: label of shape {found} for an image of {like.shape} (z, y, x); give its own label")
+    off_mm = labels.grid.mismatch_mm(like)
+    if off_mm > LIKE_TOLERANCE_MM:
+        raise InputError(f"{path}: label lies {off_mm:.3g} mm off its image; use image and label of one source")
+    return LabelMap(labels.array, like)
+
+
+def _labels(image: Decoded, _: NiftiHeader | None) -> tuple[Decoded, LabelMap]:
+    return image, LabelMap(class_array(image), image.grid.canonical())
+
+
+def write_labels(path: Path, labels: LabelMap, scan: Scan) -> None:
+    """Writes `labels`, on the grid of `scan.volume`, as uint8 .nii.gz on the voxels of the file it was read from.
+
+    The geometry fields of a NIfTI input are kept byte by byte. The file is read back and compared before it takes its
+    name. Raises ValueError for labels on another grid, and ResourceError when writing fails.
+    """
+    if labels.grid != scan.volume.grid:
+        raise ValueError(f"labels on {labels.grid}, scan on {scan.volume.grid}")
+    array = reoriented(labels.array, labels.grid, scan.native)
+    header = scan.header or NiftiHeader.of(scan.native)
+
+    def write(temporary: Path) -> None:
+        write_nifti(temporary, array, header)
+        verify_nifti(temporary, array, header)
+
+    write_atomic(path, write)
+
+
+def _opened(path: Path, read: Callable[[Path], _Read]) -> _Read:
+    """`read` of `path`, or of what it holds if it is a ZIP."""
+    if path.is_dir():
+        return read(path)
+    if _magic(path)[:4] == ZIP_MAGIC:
+        if path.suffix.lower() != ".zip":
+            raise InputError(f"{path} is a ZIP archive; rename it to .zip if it holds a scan")
+        with unpacked(path) as inner:
+            return read(inner)
+    return read(path)
+
+
+def _magic(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no regular file; {_FORMATS}")
+    try:
+        with path.open("rb") as file:
+            return file.read(512)
+    except OSError as error:
+        raise reading_error(path, error) from error
+
+
+def _decoded(path: Path, *, ct_only: bool) -> tuple[Decoded, NiftiHeader | None]:
+    """Stored values by format: NIfTI and gzip by content, the rest by name."""
+    if path.is_dir():
+        return read_series(path, ct_only=ct_only), None
+    magic, suffix = _magic(path), path.suffix.lower()
+    if suffix in _ITK_FORMATS and magic[:2] != GZIP_MAGIC:
+        return _read_itk(path, _ITK_FORMATS[suffix]), None
+    if suffix in (".nhdr", ".mhd"):
+        raise InputError(f"{path} keeps its voxels in another file; convert it to one .nrrd, .mha or .nii.gz")
+    if magic[128:132] == b"DICM" or suffix == ".dcm":
+        raise InputError(f"{path} is one DICOM file; give the folder that holds the slices of its series")
+    if path.name.lower().endswith((".img", ".img.gz", ".hdr", ".hdr.gz")):
+        raise InputError(f"{path} is half of a two-file NIfTI or Analyze image; convert the pair to one .nii")
+    return read_nifti(path)
+
+
+def _read_itk(path: Path, image_io: str) -> Decoded:
+    """An NRRD or MetaImage file through SimpleITK, whose world is LPS as ours."""
+    reader = ImageFileReader()
+    reader.SetImageIO(image_io)
+    try:
+        text = _header_text(path)
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        _check_scalar(path, reader)
+        image = reader.Execute()
+    except (RuntimeError, TypeError, UnicodeError):
+        raise InputError(f"{path} is damaged or truncated; copy it again or convert it to .nii.gz") from None
+    shape = index3(image.GetSize()[::-1])
+    # Columns of the direction matrix are the world vectors of x, y, z.
+    steps = (np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())).T[::-1]
+    grid = lattice(path, shape, steps, np.array(image.GetOrigin()))
+    warnings: tuple[str, ...] = ()
+    if not re.search(rb"^(space directions|TransformMatrix|Orientation|Rotation)\s*[:=]", text, re.MULTILINE):
+        grid = lattice(path, shape, assumed_steps(triple(image.GetSpacing()[::-1])), np.array(image.GetOrigin()))
+        warnings = ("orientation not stated in the header; assumed left, back, head (LPS)",)
+    return Decoded(path, GetArrayFromImage(image), grid, warnings=warnings)
+
+
+def _header_text(path: Path) -> bytes:
+    """The header of an NRRD or MetaImage file. Raises InputError for voxels in another file and for NaN in numbers."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 16)
+    except OSError as error:
+        raise reading_error(path, error) from error
+    text = re.split(rb"\r?\n\r?\n|ElementDataFile\s*=\s*LOCAL", head, maxsplit=1)[0]
+    if re.search(rb"^(data ?file\s*:|ElementDataFile\s*=)", text, re.MULTILINE | re.IGNORECASE):
+        raise InputError(f"{path} keeps its voxels in another file; convert it to one .nii.gz")
+    # SimpleITK reads a spacing of nan as 1.
+    if re.search(
+        rb"^(spac|ElementSpacing|Offset|TransformMatrix)[^:=]*[:=].*\bnan", text, re.MULTILINE | re.IGNORECASE
+    ):
+        raise InputError(f"{path}: spacing or position is not finite; mend the header or convert the scan again")
+    return text
+
+
+def _check_scalar(path: Path, reader: ImageFileReader) -> None:
+    size, values = reader.GetSize(), reader.GetNumberOfComponents()
+    sizes = "x".join(map(str, size))
+    if len(size) != 3 or values != 1 or "complex" in GetPixelIDValueAsString(reader.GetPixelID()):
+        found = f"{len(size)}-D, {sizes}, {values} values a voxel"
+        raise InputError(f"{path}: not a 3-D scalar CT volume ({found}); give one 3-D volume")
+    room = path.stat().st_size * DEFLATE_RATIO
+    if int(np.prod(size, dtype=object)) > room:
+        raise InputError(f"{path} is truncated: at most {room} bytes for {sizes} voxels")

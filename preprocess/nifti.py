@@ -1,0 +1,130 @@
+"""Reads and writes single NIfTI files, plain or gzipped, by content and not by name.
+
+Written out instead of calling SimpleITK because that reads a truncated file as if it were whole, turns NaN into 0 HU
+and dies on 5-D files: here the whole gzip stream is checked, and reading never goes beyond what the header declares.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, GzipPieces, reading_error
+from preprocess.decoded import Decoded
+from preprocess.errors import InputError, ResourceError
+from preprocess.nifti_header import GEOMETRY_FIELDS, HEADER_BYTES, NiftiHeader
+
+_PIECE_BYTES = 1 << 20
+_COMPRESSION = 4
+
+
+def read_nifti(path: Path) -> tuple[Decoded, NiftiHeader]:
+    """The stored values (z, y, x) of a NIfTI-1 or NIfTI-2 file with their grid, and its header.
+
+    Raises InputError for a file that is damaged, truncated, or no 3-D scalar image; ResourceError for lack of memory.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read(path, file)
+    except EOFError:
+        raise InputError(f"{path} is truncated: its gzip stream ends within the header; copy the file again") from None
+    except zlib.error as error:
+        raise InputError(f"{path}: damaged gzip stream ({error}); copy the file again") from None
+    except OSError as error:
+        raise reading_error(path, error) from error
+
+
+def _read(path: Path, file: BinaryIO) -> tuple[Decoded, NiftiHeader]:
+    room = os.fstat(file.fileno()).st_size
+    compressed = file.read(2) == GZIP_MAGIC
+    file.seek(0)
+    pieces: Iterable[bytes]
+    if compressed:
+        room *= DEFLATE_RATIO
+        pieces = stream = GzipPieces(file)
+    else:
+        pieces, stream = iter(lambda: file.read(_PIECE_BYTES), b""), None
+    pieces = iter(pieces)
+    head = bytearray()
+    while len(head) < HEADER_BYTES and (piece := next(pieces, b"")):
+        head += piece
+    if not head:
+        raise InputError(f"{path} is empty; copy the file again")
+    if compressed and head[:2] == GZIP_MAGIC:
+        raise InputError(f"{path} is compressed twice; run gunzip on it once")
+    header = NiftiHeader.parse(bytes(head), path)
+    grid, warnings = header.grid()
+    total = header.offset + int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
+    # Before any memory is asked for.
+    if total > room:
+        raise InputError(f"{path} is truncated: {'at most ' if compressed else ''}{room} of {total} bytes")
+    content = _filled(path, total, chain([head], pieces))
+    array = np.frombuffer(content, header.dtype, offset=header.offset).reshape(header.shape)
+    if stream is not None and stream.trailing:
+        warnings = (*warnings, "something follows the gzip stream of the file; ignored")
+    return Decoded(path, array, grid, *header.scaling, warnings=warnings), header
+
+
+def _filled(path: Path, total: int, pieces: Iterable[bytes | bytearray]) -> NDArray[np.uint8]:
+    """The first and only `total` bytes of `pieces`."""
+    try:
+        content = np.empty(total, np.uint8)
+    except MemoryError as error:
+        raise ResourceError(f"{path} needs {total >> 20} MiB of memory; use a machine with more") from error
+    view, filled = content.data, 0
+    try:
+        for piece in pieces:
+            end = filled + len(piece)
+            if end > total:
+                raise InputError(f"{path} holds more than the {total} bytes its header declares; the header is damaged")
+            view[filled:end] = piece
+            filled = end
+    except EOFError:
+        pass
+    if filled < total:
+        raise InputError(f"{path} is truncated: {filled} of {total} bytes; copy the file again")
+    return content
+
+
+def write_nifti(path: Path, array: NDArray[np.uint8], header: NiftiHeader) -> None:
+    """Writes `array` (z, y, x) as .nii.gz whose `GEOMETRY_FIELDS` are those of `header`, in its version and byte order.
+
+    Nothing else is copied: free text of a header may name the patient. The same input gives the same bytes.
+    """
+    fields = np.zeros((), header.fields.dtype)
+    for name in GEOMETRY_FIELDS:
+        fields[name] = header.fields[name]
+    fields["sizeof_hdr"] = fields.dtype.itemsize
+    fields["magic"] = b"n+1" if fields.dtype["magic"].itemsize == 4 else b"n+2\0\r\n\x1a\n"
+    fields["dim"] = (3, *array.shape[::-1], 1, 1, 1, 1)
+    fields["datatype"], fields["bitpix"] = 2, 8
+    fields["vox_offset"] = fields.dtype.itemsize + 4
+    fields["scl_slope"] = 1
+    with path.open("wb") as file, gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as stream:
+        # The four bytes after the header say that no extension follows.
+        stream.write(fields.tobytes() + bytes(4))
+        for plane in array:
+            stream.write(np.ascontiguousarray(plane).data)
+
+
+def verify_nifti(path: Path, array: NDArray[np.uint8], header: NiftiHeader) -> None:
+    """Reads a file of `write_nifti` back. Raises ResourceError when it is not what was written."""
+    try:
+        image, stored = read_nifti(path)
+    except InputError as error:
+        raise ResourceError(f"a written mask cannot be read back ({error}); check the disk") from error
+    same = all(_bytes(stored.fields[name]) == _bytes(header.fields[name]) for name in GEOMETRY_FIELDS)
+    if not same or not np.array_equal(image.array, array):
+        raise ResourceError("a written mask reads back differently; check the disk and the memory")
+
+
+def _bytes(value: Any) -> bytes:
+    return np.asarray(value).tobytes()

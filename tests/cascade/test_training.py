@@ -1,0 +1,158 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cascade import training
+from cascade.checkpoint import load_model, load_tensors
+from cascade.interrupts import Interrupted
+from cascade.settings import Optimizer
+from cascade.stages import STAGES
+from cascade.training import Job, learning_rate, train
+from preprocess.errors import ModelError
+from preprocess.prepared import load_dataset
+
+QUIET = lambda step, share, loss, best: None  # noqa: E731
+
+
+def job_for(stage, prepared, tiny_settings, folder, **changes):
+    dataset = load_dataset(prepared)
+    job = Job(
+        stage=STAGES[stage],
+        settings=tiny_settings[stage],
+        preparation=dataset.preparations[stage],
+        train=dataset.cases[:1],
+        held_out=dataset.cases[1:],
+        folder=folder,
+        device=torch.device("cpu"),
+    )
+    folder.mkdir(exist_ok=True)
+    return replace(job, **changes)
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stage", ["liver", "tumor"])
+def test_a_run_leaves_best_last_state_events_and_metrics(stage, prepared, tiny_settings, tmp_path):
+    outcome = train(job_for(stage, prepared, tiny_settings, tmp_path / "run"), QUIET)
+    assert outcome.steps == 4
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files == {"best.safetensors", "last.safetensors", "resume.safetensors", "metrics.jsonl", "tensorboard"}
+    model = load_model(tmp_path / "run" / "best.safetensors", STAGES[stage])
+    assert model.trained_on == ("0" * 16,)
+    assert model.chosen_on == ("0" * 15 + "1", "0" * 15 + "2")
+    assert model.preparation.spacing_mm == (3.0, 3.0, 3.0)
+    last = load_model(tmp_path / "run" / "last.safetensors", STAGES[stage])
+    assert last.chosen_on == ()
+    validations = [row for row in rows_of(tmp_path / "run") if f"{stage}_dice" in row]
+    assert [row["step"] for row in validations] == [2, 4]
+
+
+def test_unlabelled_tumours_are_not_scored(prepared, tiny_settings, tmp_path):
+    outcome = train(job_for("tumor", prepared, tiny_settings, tmp_path / "run"), QUIET)
+    assert outcome.best is not None
+    scores = outcome.best.table()
+    assert scores[0]["tumor"] is not None
+    assert scores[1]["tumor"] is None
+
+
+def test_training_lowers_the_loss(prepared, tiny_settings, tmp_path):
+    settings = tiny_settings["liver"]
+    settings = replace(settings, training=replace(settings.training, steps=40))
+    losses = []
+    train(
+        job_for("liver", prepared, {"liver": settings}, tmp_path / "run", held_out=[]),
+        lambda step, share, loss, best: losses.append(loss),
+    )
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(prepared, tiny_settings, tmp_path):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    train(job_for("tumor", prepared, tiny_settings, whole), QUIET)
+
+    def interrupt(step, share, loss, best):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    job = job_for("tumor", prepared, tiny_settings, parted)
+    with pytest.raises(Interrupted, match="step 3; go on with --resume") as caught:
+        train(job, interrupt)
+    assert caught.value.exit_code == 143
+    steps = []
+    train(replace(job, resume=True), lambda step, *rest: steps.append(step))
+    assert steps == [4]
+    for name in ("last", "best"):
+        one, _ = load_tensors(whole / f"{name}.safetensors")
+        two, _ = load_tensors(parted / f"{name}.safetensors")
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+    assert rows_of(whole) == rows_of(parted)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(prepared, tiny_settings, tmp_path):
+    other = tiny_settings["liver"]
+    other = {"liver": replace(other, training=replace(other.training, seed=2))}
+    weights = []
+    for number, settings in enumerate((tiny_settings, tiny_settings, other)):
+        folder = tmp_path / str(number)
+        train(job_for("liver", prepared, settings, folder, held_out=[]), QUIET)
+        weights.append(load_tensors(folder / "last.safetensors")[0])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not torch.equal(weights[0]["head.weight"], weights[2]["head.weight"])
+
+
+def test_resume_refuses_other_settings_and_other_cases(prepared, tiny_settings, tmp_path):
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
+    train(job, QUIET)
+    settings = replace(job.settings, network=replace(job.settings.network, features=(4, 8, 16)))
+    with pytest.raises(ModelError, match=r"other settings \(network\)"):
+        train(replace(job, resume=True, settings=settings), QUIET)
+    with pytest.raises(ModelError, match="other training cases"):
+        train(replace(job, resume=True, train=load_dataset(prepared).cases[:2]), QUIET)
+
+
+def test_a_finished_run_can_be_extended(prepared, tiny_settings, tmp_path):
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
+    train(job, QUIET)
+    longer = replace(job.settings, training=replace(job.settings.training, steps=6))
+    assert train(replace(job, resume=True, settings=longer), QUIET).steps == 6
+
+
+def test_a_loss_that_is_not_finite_is_skipped_and_in_the_end_stops(prepared, tiny_settings, tmp_path, monkeypatch):
+    calls = []
+
+    def sometimes_nan(logits, target, trust):
+        calls.append(1)
+        return logits.mean() * (float("nan") if len(calls) == 2 or len(calls) > 4 else 1.0)
+
+    monkeypatch.setattr(training, "region_loss", sometimes_nan)
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
+    train(job, QUIET)
+    weights, header = load_tensors(tmp_path / "run" / "resume.safetensors")
+    assert header["skipped"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    longer = replace(job.settings, training=replace(job.settings.training, steps=100))
+    with pytest.raises(ModelError, match="not finite 20 times in a row at step 24"):
+        train(replace(job, resume=True, settings=longer), QUIET)
+
+
+def test_the_time_limit_ends_a_run(prepared, tiny_settings, tmp_path):
+    settings = replace(tiny_settings["liver"], training=replace(tiny_settings["liver"].training, steps=10**9))
+    job = job_for("liver", prepared, {"liver": settings}, tmp_path / "run", minutes=0.01)
+    assert 0 < train(job, QUIET).steps < 10**4
+
+
+def test_learning_rate_warms_up_and_decays_to_zero():
+    settings = Optimizer(learning_rate=1.0, weight_decay=0.0, warmup_steps=4, clip_norm=1.0)
+    assert learning_rate(settings, 0, 0.0) == 0.25
+    assert learning_rate(settings, 3, 0.0) == 1.0
+    assert learning_rate(settings, 100, 0.5) == pytest.approx(0.5)
+    assert learning_rate(settings, 200, 1.0) == 0.0
+
+

@@ -1,0 +1,59 @@
+import pytest
+
+from preprocess.errors import InputError
+from preprocess.inputs import find_images
+
+
+def touch(folder, *names, content=b""):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def names(folder):
+    return [path.relative_to(folder).as_posix() for path in find_images(folder)]
+
+
+def test_image_files_sorted_and_other_files_left_out(tmp_path):
+    touch(tmp_path, "b.nii", "a.nii.gz", "c.NRRD", "d.nhdr", "e.mha", "f.mhd", "g.zip", "f.raw", "notes.txt", "nii")
+    assert names(tmp_path) == ["a.nii.gz", "b.nii", "c.NRRD", "d.nhdr", "e.mha", "f.mhd", "g.zip"]
+
+
+def test_hidden_files_and_folders_are_ignored(tmp_path):
+    touch(tmp_path, "._a.nii", "a.nii", ".hidden/1.dcm")
+    assert names(tmp_path) == ["a.nii"]
+
+
+def test_a_lits_label_is_ignored_beside_its_volume_only(tmp_path):
+    touch(tmp_path, "volume-1.nii", "segmentation-1.nii", "segmentation-2.nii")
+    assert names(tmp_path) == ["segmentation-2.nii", "volume-1.nii"]
+
+
+@pytest.mark.parametrize("name", ["1.dcm", "1.DCM", "1.ima"])
+def test_subfolders_with_dicom_files_are_cases(tmp_path, name):
+    touch(tmp_path, f"p1/{name}", "p2/readme.txt", "c.nii")
+    assert names(tmp_path) == ["c.nii", "p1"]
+
+
+def test_dicom_without_an_ending_is_known_by_its_magic(tmp_path):
+    touch(tmp_path, "p1/IM0001", content=b"\0" * 128 + b"DICM rest")
+    touch(tmp_path, "p2/IM0001", content=b"\0" * 127 + b"DICM rest")
+    assert names(tmp_path) == ["p1"]
+
+
+def test_a_dicom_folder_is_one_case(tmp_path):
+    touch(tmp_path, "2.dcm", "1.dcm", "sub/3.dcm")
+    assert find_images(tmp_path) == [tmp_path]
+
+
+def test_a_hidden_dicom_file_makes_no_dicom_folder(tmp_path):
+    touch(tmp_path, "._1.dcm", "a.nii")
+    assert names(tmp_path) == ["a.nii"]
+
+
+def test_a_folder_without_a_case_is_refused(tmp_path):
+    touch(tmp_path, "notes.txt", "sub/notes.txt")
+    with pytest.raises(InputError, match=r"no case in it; give a folder of \.nii") as caught:
+        find_images(tmp_path)
+    assert str(tmp_path) in str(caught.value)

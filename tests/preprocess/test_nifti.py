@@ -1,0 +1,437 @@
+import gzip
+import itertools
+import struct
+import time
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from preprocess.decoded import hu_array
+from preprocess.errors import InputError, ResourceError
+from preprocess.geometry import Grid, reoriented
+from preprocess.io import read_scan
+from preprocess.nifti import read_nifti, verify_nifti, write_nifti
+from preprocess.nifti_header import GEOMETRY_FIELDS, NiftiHeader
+
+SHAPE = (3, 4, 5)
+SPACING = (5.0, 0.8, 0.7)
+HU = (np.arange(60).reshape(SHAPE) * 20 - 1000).astype(np.int16)
+
+# nifti1.h: name -> (offset, struct code)
+FIELDS = {
+    "dim": (40, "8h"),
+    "datatype": (70, "h"),
+    "pixdim": (76, "8f"),
+    "vox_offset": (108, "f"),
+    "scl_slope": (112, "f"),
+    "scl_inter": (116, "f"),
+    "xyzt_units": (123, "B"),
+    "qform_code": (252, "h"),
+    "sform_code": (254, "h"),
+    "quatern": (256, "3f"),
+    "qoffset": (268, "3f"),
+    "srow": (280, "12f"),
+}
+SROW = (-0.7, 0, 0, 30, 0, -0.8, 0, 20, 0, 0, 5, 10)
+TYPES = {"u1": 2, "i2": 4, "i4": 8, "f4": 16, "f8": 64, "i1": 256, "u2": 512, "u4": 768, "i8": 1024, "u8": 1280}
+
+
+def nifti(array=HU, order="<", *, tail=b"", **changes):
+    """A NIfTI-1 file, written here by hand so that reader and test do not share a mistake."""
+    head = bytearray(348)
+    head[:4] = struct.pack(order + "i", 348)
+    head[344:348] = b"n+1\0"
+    values = {
+        "dim": (3, *array.shape[::-1], 1, 1, 1, 1),
+        "datatype": TYPES[array.dtype.str[1:]],
+        "pixdim": (1, 0.7, 0.8, 5, 0, 0, 0, 0),
+        "vox_offset": 352,
+        "scl_slope": 1,
+        "xyzt_units": 10,
+        "sform_code": 1,
+        "srow": SROW,
+        **changes,
+    }
+    for name, value in values.items():
+        offset, code = FIELDS[name]
+        struct.pack_into(order + code, head, offset, *(value if isinstance(value, tuple) else (value,)))
+    return bytes(head) + bytes(4) + array.astype(array.dtype.newbyteorder(order)).tobytes() + tail
+
+
+def put(tmp_path, content, name="a.nii"):
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+def refused(tmp_path, content, match, name="a.nii"):
+    path = put(tmp_path, content, name)
+    with pytest.raises(InputError, match=match) as caught:
+        read_nifti(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_and_grid_of_a_plain_file(tmp_path):
+    image, _ = read_nifti(put(tmp_path, nifti()))
+    np.testing.assert_array_equal(image.array, HU)
+    assert image.grid == Grid(SHAPE, SPACING, (-30.0, -20.0, 10.0))
+    assert image.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_content_decides_not_the_name(tmp_path, name):
+    for content in (nifti(), gzip.compress(nifti())):
+        np.testing.assert_array_equal(read_nifti(put(tmp_path, content, name))[0].array, HU)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_scalar_type_in_both_byte_orders(tmp_path, dtype, order):
+    array = np.arange(60).reshape(SHAPE).astype(dtype)
+    image, _ = read_nifti(put(tmp_path, nifti(array, order)))
+    np.testing.assert_array_equal(image.array, array)
+    assert image.grid.spacing_mm == SPACING
+    values, _ = hu_array(image)
+    assert values.dtype == np.int16
+    np.testing.assert_array_equal(values, array)
+
+
+def nifti2(order="<"):
+    head = bytearray(540)
+    struct.pack_into(order + "i8shh8q", head, 0, 540, b"n+2\0\r\n\x1a\n", 4, 16, 3, 5, 4, 3, 1, 1, 1, 1)
+    struct.pack_into(order + "8dqdd", head, 104, 1, 0.7, 0.8, 5, 0, 0, 0, 0, 544, 1, 0)
+    struct.pack_into(order + "ii", head, 344, 0, 1)
+    struct.pack_into(order + "12d", head, 400, *SROW)
+    struct.pack_into(order + "ii", head, 496, 0, 10)
+    return bytes(head) + bytes(4) + HU.astype(order + "i2").tobytes()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_nifti2_reads_and_writes_back(tmp_path, order):
+    image, header = read_nifti(put(tmp_path, gzip.compress(nifti2(order))))
+    np.testing.assert_array_equal(image.array, HU)
+    assert image.grid == Grid(SHAPE, SPACING, (-30.0, -20.0, 10.0))
+    path = tmp_path / "out.nii.gz"
+    write_nifti(path, np.ones(SHAPE, np.uint8), header)
+    verify_nifti(path, np.ones(SHAPE, np.uint8), header)
+
+
+def test_several_gzip_members_are_one_stream(tmp_path):
+    content = nifti()
+    parts = b"".join(gzip.compress(content[i : i + 100]) for i in range(0, len(content), 100))
+    np.testing.assert_array_equal(read_nifti(put(tmp_path, parts))[0].array, HU)
+
+
+def test_what_follows_the_gzip_stream(tmp_path):
+    whole = gzip.compress(nifti())
+    assert "follows" in read_nifti(put(tmp_path, whole + b"garbage"))[0].warnings[0]
+    assert read_nifti(put(tmp_path, whole + bytes(512)))[0].warnings == ()
+
+
+def test_truncated(tmp_path):
+    refused(tmp_path, nifti()[:-20], "truncated: 452 of 472 bytes")
+    refused(tmp_path, gzip.compress(nifti()[:-20]), "truncated: 452 of 472 bytes")
+    refused(tmp_path, nifti()[:200], "truncated: 200 of 348 bytes")
+    noise = np.random.default_rng(0).integers(-999, 999, (9, 90, 90)).astype(np.int16)
+    whole = gzip.compress(nifti(noise))
+    refused(tmp_path, whole[: len(whole) // 3], r"truncated: \d+ of 146152 bytes")
+    refused(tmp_path, whole[:20], "truncated")
+
+
+def test_a_stream_without_its_checksum_is_truncated(tmp_path):
+    path = put(tmp_path, gzip.compress(nifti())[:-8])
+    with pytest.raises(InputError, match="without its checksum"):
+        read_nifti(path)
+
+
+@pytest.mark.parametrize(("at", "match"), [(-8, "incorrect data check"), (-4, "incorrect length check")])
+def test_checksum_and_length_are_compared(tmp_path, at, match):
+    content = bytearray(gzip.compress(nifti()))
+    content[at] ^= 1
+    refused(tmp_path, content, match)
+
+
+def test_every_flipped_bit_in_the_body_is_noticed(tmp_path):
+    content = bytearray(gzip.compress(nifti()))
+    for at in range(10, len(content) - 8, 3):
+        content[at] ^= 4
+        with pytest.raises(InputError):
+            read_nifti(put(tmp_path, content))
+        content[at] ^= 4
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "is empty"),
+        (b"x" * 1000, "not a NIfTI"),
+        (b"<html>", "not a NIfTI"),
+        (gzip.compress(gzip.compress(nifti())), "compressed twice"),
+        (b"\x1f\x8b\x08\x08" + b"n" * 10_000, "truncated"),
+        (gzip.compress(b"hello"), "not a NIfTI"),
+        (nifti()[:344] + b"ni1\0" + nifti()[348:], "half of a two-file"),
+        (nifti()[:344] + bytes(4) + nifti()[348:], "Analyze"),
+        (nifti(tail=b"more"), "holds more than the 472 bytes"),
+    ],
+)
+def test_no_nifti_and_damaged_files(tmp_path, content, match):
+    refused(tmp_path, content, match)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"dim": (5, 5, 4, 1, 1, 3, 1, 1)}, "5-D, 5x4x1x1x3"),
+        ({"dim": (4, 5, 4, 1, 3, 1, 1, 1)}, "4-D"),
+        ({"dim": (2, 5, 12, 1, 1, 1, 1, 1)}, "2-D"),
+        ({"dim": (0, 5, 4, 3, 1, 1, 1, 1)}, "dimensions"),
+        ({"dim": (8, 5, 4, 3, 1, 1, 1, 1)}, "dimensions"),
+        ({"dim": (3, 5, 0, 3, 1, 1, 1, 1)}, "dimensions"),
+        ({"dim": (3, 5, -4, 3, 1, 1, 1, 1)}, "dimensions"),
+        ({"datatype": 128}, "colour"),
+        ({"datatype": 2304}, "colour"),
+        ({"datatype": 32}, "complex"),
+        ({"datatype": 1}, "1-bit"),
+        ({"datatype": 1536}, "128-bit"),
+        ({"datatype": 0}, "data type 0"),
+        ({"datatype": -1}, "data type -1"),
+        ({"vox_offset": float("nan")}, "vox_offset"),
+        ({"vox_offset": -352.0}, "vox_offset"),
+        ({"vox_offset": 100.0}, "vox_offset"),
+        ({"vox_offset": 1e30}, "truncated"),
+        ({"pixdim": (1, 0, 0.8, 5, 0, 0, 0, 0)}, "spacing"),
+        ({"pixdim": (1, 0.7, float("nan"), 5, 0, 0, 0, 0)}, "spacing"),
+        ({"srow": (0, 0, 0, 30, 0, -0.8, 0, 20, 0, 0, 5, 10)}, "spacing is zero"),
+        ({"srow": (float("nan"), 0, 0, 30, 0, -0.8, 0, 20, 0, 0, 5, 10)}, "not finite"),
+        ({"srow": (-0.7, 0, 0, float("inf"), 0, -0.8, 0, 20, 0, 0, 5, 10)}, "not finite"),
+        ({"srow": (0.7, 0.1, 0, 30, 0, 0.8, 0, 20, 0, 0, 5, 10)}, "not perpendicular"),
+        ({"srow": (0.7, 0.8, 0, 30, 0, 0, 0, 20, 0, 0, 5, 10)}, "not perpendicular"),
+        ({"srow": (70.0, 0, 0, 30, 0, 80, 0, 20, 0, 0, 500, 10)}, "unit"),
+        ({"xyzt_units": 3}, "unit"),
+        ({"sform_code": 0, "qform_code": 1, "quatern": (1.0, 1.0, 0.0)}, "no rotation"),
+    ],
+)
+def test_headers_that_are_refused(tmp_path, changes, match):
+    refused(tmp_path, nifti(**changes), match)
+
+
+def test_trailing_axes_of_one_are_dropped(tmp_path):
+    image, _ = read_nifti(put(tmp_path, nifti(dim=(6, 5, 4, 3, 1, 1, 1, 9))))
+    assert image.array.shape == SHAPE
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_huge_header_asks_for_no_memory(tmp_path, compressed):
+    content = nifti(dim=(3, 30000, 30000, 30000, 1, 1, 1, 1))
+    tracemalloc.start()
+    start = time.perf_counter()
+    refused(tmp_path, gzip.compress(content) if compressed else content, "truncated")
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    assert time.perf_counter() - start < 1
+    tracemalloc.stop()
+
+
+def test_a_bomb_is_read_no_further_than_declared(tmp_path, monkeypatch):
+    engine = zlib.compressobj(9, wbits=31)
+    content = engine.compress(nifti()) + b"".join(engine.compress(bytes(1 << 20)) for _ in range(64)) + engine.flush()
+    produced = []
+
+    class Counting:
+        def __init__(self, *args):
+            self.inner = real(*args)
+
+        def decompress(self, *args):
+            produced.append(self.inner.decompress(*args))
+            return produced[-1]
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    real = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    refused(tmp_path, content, "holds more than the 472 bytes")
+    assert sum(map(len, produced)) <= 2 << 20
+
+
+def test_file_that_is_missing_or_may_not_be_read(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="does not exist"):
+        read_nifti(tmp_path / "none.nii")
+    path = put(tmp_path, nifti())
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", denied)
+    with pytest.raises(ResourceError, match="permissions"):
+        read_nifti(path)
+
+
+@pytest.mark.parametrize("slope", [0.0, float("nan"), float("inf")])
+def test_a_slope_that_is_none_leaves_the_values(tmp_path, slope):
+    image, _ = read_nifti(put(tmp_path, nifti(scl_slope=slope, scl_inter=7.0)))
+    np.testing.assert_array_equal(hu_array(image)[0], HU)
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "dtype"), [(1, -24, np.int16), (2, 3, np.int16), (0.5, 0.25, np.float32)]
+)
+def test_scaling(tmp_path, slope, intercept, dtype):
+    stored = np.arange(60).reshape(SHAPE).astype(np.uint16)
+    image, _ = read_nifti(put(tmp_path, nifti(stored, scl_slope=slope, scl_inter=intercept)))
+    values, _ = hu_array(image)
+    assert values.dtype == dtype
+    np.testing.assert_array_equal(values, stored * np.float64(slope) + intercept)
+
+
+def test_nan_and_infinity_become_air_and_are_counted(tmp_path):
+    array = HU.astype(np.float32)
+    array[0, 1, 2], array[2, 3, 4], array[1, 0, 0] = np.nan, np.inf, -np.inf
+    values, warnings = hu_array(read_nifti(put(tmp_path, nifti(array)))[0])
+    assert [values[0, 1, 2], values[2, 3, 4], values[1, 0, 0]] == [-1024] * 3
+    assert values.dtype == np.int16
+    assert warnings == ("3 voxels are not finite (NaN or infinite); filled with -1024 HU",)
+
+
+@pytest.mark.parametrize("dtype", ["i4", "f4", "i8", "f8"])
+def test_padding_and_metal_are_clamped_without_a_word(tmp_path, dtype):
+    array = HU.astype(dtype)
+    array[0, 0, 0], array[1, 1, 1] = -3024, 2_000_000_000
+    values, warnings = hu_array(read_nifti(put(tmp_path, nifti(array)))[0])
+    assert (values[0, 0, 0], values[1, 1, 1], values.dtype, warnings) == (-1024, 30000, np.int16, ())
+
+
+@pytest.mark.parametrize(
+    ("array", "match"),
+    [(HU * 0 + 7, "every voxel is 7"), (HU % 200, "8-bit"), (HU + 1000, "rescale missing"), (HU // 10, "span")],
+)
+def test_values_that_are_hardly_hu(tmp_path, array, match):
+    _, (warning,) = hu_array(read_nifti(put(tmp_path, nifti(array.astype(np.int16))))[0])
+    assert match in warning
+
+
+def test_qform_alone_agrees_with_simpleitk(tmp_path):
+    for mirror, quatern in itertools.product((1, -1), [(0, 0, 0), (0.1, 0.2, 0.3), (0, 0, 1), (0.6, 0, 0.8)]):
+        content = nifti(
+            sform_code=0, qform_code=1, quatern=quatern, qoffset=(1.5, -2, 3), pixdim=(mirror, 0.7, 0.8, 5, 0, 0, 0, 0)
+        )
+        path = put(tmp_path, content)
+        image, _ = read_nifti(path)
+        other = SimpleITK.ReadImage(str(path))
+        np.testing.assert_allclose(image.grid.origin_mm, other.GetOrigin(), atol=1e-5)
+        np.testing.assert_allclose(np.array(image.grid.axes)[::-1].T.ravel(), other.GetDirection(), atol=1e-5)
+        np.testing.assert_allclose(image.grid.spacing_mm[::-1], other.GetSpacing(), atol=1e-6)
+
+
+def test_sform_wins_over_a_qform_that_disagrees(tmp_path):
+    same = {"qform_code": 1, "quatern": (0, 0, 1), "qoffset": (30, 20, 10)}
+    assert read_nifti(put(tmp_path, nifti(**same)))[0].warnings == ()
+    for change in ({"qoffset": (30, 20, 10.02)}, {"quatern": (0, 0.002, 1)}, {"quatern": (0, 5, 5)}):
+        image, _ = read_nifti(put(tmp_path, nifti(**{**same, **change})))
+        assert image.grid == Grid(SHAPE, SPACING, (-30.0, -20.0, 10.0))
+        assert "sform" in image.warnings[0]
+
+
+def test_sform_wins_over_pixdim(tmp_path):
+    image, _ = read_nifti(put(tmp_path, nifti(pixdim=(1, 0.7, 0.8, 4, 0, 0, 0, 0))))
+    assert image.grid.spacing_mm == SPACING
+    assert "4 x 0.8 x 0.7 mm and the sform 5 x 0.8 x 0.7 mm" in image.warnings[0]
+
+
+def test_no_orientation_is_assumed_with_a_word(tmp_path):
+    path = put(tmp_path, nifti(sform_code=0, pixdim=(1, -0.7, 0.8, 5, 0, 0, 0, 0)))
+    image, _ = read_nifti(path)
+    assert image.grid == Grid(SHAPE, SPACING)
+    assert "assumed" in image.warnings[0]
+    assert SimpleITK.ReadImage(str(path)).GetDirection() == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(("units", "factor"), [(0, 1), (1, 1000), (3, 0.001)])
+def test_units_become_mm(tmp_path, units, factor):
+    stored = {name: tuple(v / factor for v in values) for name, values in (("srow", SROW), ("pixdim", (1, 0.7, 0.8, 5)))}
+    content = nifti(srow=stored["srow"], pixdim=(*stored["pixdim"], 0, 0, 0, 0), xyzt_units=units)
+    grid = read_nifti(put(tmp_path, content))[0].grid
+    assert grid.spacing_mm == SPACING
+    np.testing.assert_allclose(grid.origin_mm, (-30, -20, 10), rtol=1e-6)
+
+
+def test_slightly_skewed_axes_are_straightened(tmp_path):
+    grid = read_nifti(put(tmp_path, nifti(srow=(-0.7, 0.0004, 0, 30, 0, -0.8, 0, 20, 0, 0, 5, 10))))[0].grid
+    axes = np.array(grid.axes)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)
+
+
+def all_orientations(grid):
+    """The 48 grids that hold the voxels of `grid` in another axis order or direction."""
+    for order, flips in itertools.product(itertools.permutations(range(3)), itertools.product((False, True), repeat=3)):
+        corner = [0, 0, 0]
+        for axis, flip in zip(order, flips, strict=True):
+            corner[axis] = grid.shape[axis] - 1 if flip else 0
+        yield Grid(
+            tuple(grid.shape[a] for a in order),
+            tuple(grid.spacing_mm[a] for a in order),
+            grid.position_mm(corner),
+            tuple(tuple((-1 if f else 1) * v for v in grid.axes[a]) for a, f in zip(order, flips, strict=True)),
+        )
+
+
+@pytest.mark.parametrize("degrees", [0, 20])
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_all_48_orientations_of_one_scan_are_one_scan(tmp_path, degrees, form):
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    # Rounded as a float32 header rounds it, spacings included.
+    scan = Grid(SHAPE, SPACING, (-123.4, 56.7, 89.1), ((0, -s, c), (0, c, s), (1, 0, 0)))
+    seen = set()
+    for native in all_orientations(scan):
+        header = NiftiHeader.of(native)
+        unused = {"sform": "qform_code", "qform": "sform_code"}[form]
+        fields = np.array(header.fields)
+        fields[unused] = 0
+        array = np.ascontiguousarray(reoriented(HU, scan, native))
+        fields["dim"], fields["datatype"], fields["vox_offset"] = (3, *native.shape[::-1], 1, 1, 1, 1), 4, 352
+        fields["sizeof_hdr"], fields["magic"] = 348, b"n+1"
+        found = read_scan(put(tmp_path, fields.tobytes() + bytes(4) + array.tobytes()))
+        np.testing.assert_array_equal(found.volume.array, HU)
+        assert found.volume.array.flags.c_contiguous
+        assert found.volume.grid.spacing_mm == SPACING
+        assert found.volume.grid.mismatch_mm(scan) < 1e-4
+        assert found.native.mismatch_mm(native) < 1e-4
+        if degrees == 0:
+            assert found.volume.grid.axes == scan.axes
+        seen.add(found.native.axes)
+    assert len(seen) == 48
+
+
+def test_written_bytes_depend_on_the_input_alone(tmp_path):
+    header = NiftiHeader.of(Grid(SHAPE, SPACING))
+    for name in ("a", "b"):
+        write_nifti(tmp_path / name, np.ones(SHAPE, np.uint8), header)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_free_text_of_a_header_is_not_copied(tmp_path):
+    content = bytearray(nifti())
+    content[148:160] = b"PATIENT NAME"
+    _, header = read_nifti(put(tmp_path, content))
+    write_nifti(tmp_path / "out.nii.gz", np.ones(SHAPE, np.uint8), header)
+    assert b"PATIENT" not in gzip.decompress((tmp_path / "out.nii.gz").read_bytes())
+
+
+def test_verification_says_no(tmp_path):
+    header, ones = NiftiHeader.of(Grid(SHAPE, SPACING)), np.ones(SHAPE, np.uint8)
+    path = tmp_path / "out.nii.gz"
+    write_nifti(path, ones, header)
+    verify_nifti(path, ones, header)
+    with pytest.raises(ResourceError, match="differently"):
+        verify_nifti(path, ones * 2, header)
+    for field in GEOMETRY_FIELDS:
+        fields = np.array(header.fields)
+        fields[field] += 1
+        with pytest.raises(ResourceError, match="differently"):
+            verify_nifti(path, ones, NiftiHeader(path, fields[()]))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ResourceError, match="read back"):
+        verify_nifti(path, ones, header)
