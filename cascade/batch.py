@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from preprocess.files import write_json
-from preprocess.io import case_name, read_scan
 
 from cascade.checkpoint import Model
 from cascade.locks import locked
 from cascade.outputs import REPORT, case_report, is_done, source_id, write_case
 from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
 from preprocess.errors import BatchError, CascadeError, InputError
+from preprocess.files import write_json
 from preprocess.inputs import find_images
+from preprocess.io import case_name, read_scan
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from preprocess.files import write_atomic
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,7 +22,8 @@ from cascade import __version__
 from cascade.settings import Settings, as_table, settings_from
 from cascade.stages import STAGES, Stage
 from cascade.unet import UNet3d
-from preprocess.errors import CascadeError, ModelError
+from preprocess.errors import ModelError, UsageError
+from preprocess.files import write_atomic
 from preprocess.preparation import Preparation
 from preprocess.prepared import preparation_from
 
@@ -90,7 +90,7 @@ def load_model(path: Path, stage: Stage) -> Model:
             raise ModelError(f"{path}: regions are {header['regions']}, needed are {list(stage.regions)}")
         model = Model(
             stage=stage,
-            settings=settings_from(header["settings"], stage.name, str(path)),
+            settings=settings_from(header["settings"], stage.name, "its settings"),
             preparation=preparation_from(header["preparation"]),
             weights=weights,
             scores=header["scores"],
@@ -98,11 +98,11 @@ def load_model(path: Path, stage: Stage) -> Model:
             chosen_on=tuple(header["chosen_on"]),
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
-        model.network()
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: the model's header is damaged ({error!r}): get the file again") from error
-    except CascadeError as error:
-        raise error if str(error).startswith(str(path)) else ModelError(f"{path}: {error}") from error
+    except UsageError as error:  # settings that this version does not know or take
+        raise ModelError(f"{path}: {error}") from error
+    model.network()  # weights that do not fit are an error here and not in the middle of a batch
     return model
 
 

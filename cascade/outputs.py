@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from preprocess.files import write_json
-from preprocess.io import Scan, write_labels
 
 from cascade import __version__
 from cascade.merge import pasted
 from cascade.pipeline import Segmentation
 from preprocess.errors import InputError
+from preprocess.files import write_json
 from preprocess.geometry import Box
+from preprocess.io import Scan, write_labels
 from preprocess.lesions import lesion_table
 from preprocess.resample import resampled
 from preprocess.volume import LabelMap

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from preprocess.io import read_scan
 
 from cascade.batch import Runner
 from cascade.merge import Fused, fuse, liver_alone, pasted
@@ -15,6 +14,7 @@ from evaluate.account import StageAccount, StageMasks, StageReport, account
 from preprocess.cases import Case
 from preprocess.components import fill_holes, largest
 from preprocess.geometry import Box
+from preprocess.io import read_scan
 from preprocess.layouts import read_label
 from preprocess.prepared import content_id
 from preprocess.resample import resample_labels

@@ -59,6 +59,19 @@ class GzipPieces:
                 return
 
 
+def is_whole_zlib(file: BinaryIO) -> bool:
+    """Whether a zlib stream starts here and reaches its end with the right checksum. Keeps nothing of its content."""
+    engine = zlib.decompressobj()
+    try:
+        while not engine.eof:
+            data = engine.unconsumed_tail or file.read(_IN)
+            if not engine.decompress(data, _OUT) and not data:
+                return False
+    except zlib.error:
+        return False
+    return True
+
+
 def reading_error(path: Path, error: OSError) -> InputError | ResourceError:
     """What to raise when opening or reading `path` failed."""
     if isinstance(error, PermissionError):

@@ -76,6 +76,10 @@ def lattice(path: Path, shape: Index, steps_mm: NDArray[np.float64], origin_mm: 
     if shear > 1e-6:
         u, _, vt = np.linalg.svd(axes)
         axes = u @ vt
+    straight = np.rint(axes)
+    # A quaternion in float32 tilts a straight scan by 1e-8, which must not tell two orientations of it apart.
+    if np.abs(axes - straight).max() < 1e-6:
+        axes = straight
     # + 0.0 turns -0.0 into 0.0.
     z, y, x = (triple(axis) for axis in axes + 0.0)
     return Grid(shape, triple(np.round(spacing, 6)), triple(origin_mm + 0.0), (z, y, x))

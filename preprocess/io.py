@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from SimpleITK import GetArrayFromImage, GetPixelIDValueAsString, ImageFileReader
 
-from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, ZIP_MAGIC, reading_error, unpacked
+from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, ZIP_MAGIC, is_whole_zlib, reading_error, unpacked
 from preprocess.decoded import Decoded, assumed_steps, class_array, hu_array, lattice
 from preprocess.dicom import read_series
 from preprocess.errors import InputError
@@ -155,6 +155,8 @@ def _read_itk(path: Path, image_io: str) -> Decoded:
     reader.SetImageIO(image_io)
     try:
         text = _header_text(path)
+        if re.search(rb"^CompressedData\s*=\s*True", text, re.MULTILINE):
+            _check_compressed(path, len(text))
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
         _check_scalar(path, reader)
@@ -188,6 +190,16 @@ def _header_text(path: Path) -> bytes:
     ):
         raise InputError(f"{path}: spacing or position is not finite; mend the header or convert the scan again")
     return text
+
+
+def _check_compressed(path: Path, start: int) -> None:
+    """Raises InputError for a damaged zlib stream behind a MetaImage header, which SimpleITK reads without a word."""
+    with path.open("rb") as file:
+        file.seek(start)
+        # The line that ends the header is `ElementDataFile = LOCAL`.
+        file.readline()
+        if not is_whole_zlib(file):
+            raise InputError(f"{path} is damaged or truncated; copy it again or convert it to .nii.gz")
 
 
 def _check_scalar(path: Path, reader: ImageFileReader) -> None:

@@ -35,7 +35,7 @@ def read_nifti(path: Path) -> tuple[Decoded, NiftiHeader]:
         with path.open("rb") as file:
             return _read(path, file)
     except EOFError:
-        raise InputError(f"{path} is truncated: its gzip stream ends within the header; copy the file again") from None
+        raise InputError(f"{path} is truncated: its gzip stream ends early; copy the file again") from None
     except zlib.error as error:
         raise InputError(f"{path}: damaged gzip stream ({error}); copy the file again") from None
     except OSError as error:
@@ -88,7 +88,8 @@ def _filled(path: Path, total: int, pieces: Iterable[bytes | bytearray]) -> NDAr
             view[filled:end] = piece
             filled = end
     except EOFError:
-        pass
+        if filled == total:
+            raise InputError(f"{path} is truncated: it ends without its checksum; copy the file again") from None
     if filled < total:
         raise InputError(f"{path} is truncated: {filled} of {total} bytes; copy the file again")
     return content

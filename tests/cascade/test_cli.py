@@ -1,0 +1,204 @@
+"""The command line through its entry point, from arguments to files, output and exit code."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from cascade import __version__
+from cascade.checkpoint import Model, save_model
+from cascade.cli import cascade, run_command
+from cascade.stages import STAGES
+from cascade.unet import UNet3d
+from preprocess.preparation import Preparation
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ["prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "demo"]
+
+
+@pytest.fixture
+def models(tiny_settings, tmp_path):
+    """Two model files whose networks say liver everywhere and tumour nowhere."""
+    paths = {}
+    for name, stage in STAGES.items():
+        network = UNet3d((4, 8), len(stage.regions))
+        torch.nn.init.zeros_(network.head.weight)
+        network.head.bias.data = torch.tensor([9.0, -9.0][: len(stage.regions)])
+        model = Model(
+            stage=stage,
+            settings=tiny_settings[name],
+            preparation=Preparation((3.0, 3.0, 3.0), (-160.0, 240.0)),
+            weights=network.state_dict(),
+            scores={},
+            trained_on=(),
+            chosen_on=(),
+        )
+        paths[name] = tmp_path / f"{name}.safetensors"
+        save_model(paths[name], model)
+    return paths
+
+
+def image_at(path, shape=(12, 30, 36), value=100):
+    """A block of 12 x 30 x 36 voxels of 2 x 2 x 5 mm: 259 mL, enough to count as a liver."""
+    image = sitk.GetImageFromArray(np.full(shape, value, np.int16))
+    image.SetSpacing((2.0, 2.0, 5.0))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def dataset_at(folder):
+    """A LiTS folder of two patients with liver and tumour."""
+    folder.mkdir()
+    for number in (2, 3):
+        labels = np.zeros((12, 30, 36), np.uint8)
+        labels[2:9, 4:20, 5:25] = 1
+        labels[4:6, 8:12, 8:13] = 2
+        hu = (labels * 80).astype(np.int16) + number
+        for name, array in (("volume", hu), ("segmentation", labels)):
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((2.0, 2.0, 5.0))
+            sitk.WriteImage(image, str(folder / f"{name}-{number}.nii"))
+    return folder
+
+
+def tiny(*more):
+    from_conftest = ("network.features=[4, 8]", "sampling.patch=[8, 10, 12]", "training.validations=1", *more)
+    return [word for setting in from_conftest for word in ("--set", setting)]
+
+
+def test_run_writes_the_result_and_says_it(models, tmp_path, capsys):
+    image_at(tmp_path / "case.nii")
+    arguments = ["--liver", str(models["liver"]), "--tumor", str(models["tumor"]), "-o", str(tmp_path / "out")]
+    assert run_command(["run", str(tmp_path / "case.nii"), *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "case: ok, liver 259 mL, tumour 0.0 mL in 0 lesions" in out
+    assert "warning: the liver is cut by the" in out
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "case" / "segmentation.nii.gz")))
+    assert mask.shape == (12, 30, 36)
+    assert (mask == 1).all()
+    report = json.loads((tmp_path / "out" / "case" / "report.json").read_text())
+    assert [len(sha) for sha in report["models"].values()] == [64, 64]
+
+
+def test_liver_only_needs_no_tumour_model(models, tmp_path, capsys):
+    image_at(tmp_path / "case.nii")
+    out = ["-o", str(tmp_path / "out")]
+    assert run_command(["run", str(tmp_path / "case.nii"), "--liver", str(models["liver"]), "--liver-only", *out]) == 0
+    assert run_command(["run", str(tmp_path / "case.nii"), "--liver", str(models["liver"]), *out]) == 4
+    assert "no tumor model: train one with cascade train-tumor" in capsys.readouterr().err
+
+
+def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
+    source, data, out = dataset_at(tmp_path / "lits"), tmp_path / "data", tmp_path / "report"
+    assert run_command(["prepare", str(source), "-o", str(data), "--jobs", "1"]) == 0
+    assert "2 cases of 2 patients" in capsys.readouterr().out
+    for stage in ("liver", "tumor"):
+        steps = ["--steps", "2", "--fold", "1/2", *tiny()]
+        assert run_command([f"train-{stage}", str(data), "-o", str(tmp_path / stage), *steps]) == 0
+        assert "best model after 2 steps" in capsys.readouterr().out
+        assert json.loads((tmp_path / stage / "report.json").read_text())["stage"] == stage
+    options = [f"--{stage}={tmp_path / stage / 'last.safetensors'}" for stage in ("liver", "tumor")]
+    assert run_command(["report", str(source), "-o", str(out), *options]) == 0
+    cases = {row["case"]: row["held_out"] for row in json.loads((out / "report.json").read_text())["cases"]}
+    assert sorted(cases.values()) == [False, True]
+    copy = tmp_path / "copy.nii"
+    copy.write_bytes((source / "segmentation-2.nii").read_bytes())
+    truth = str(source / "segmentation-2.nii")
+    assert run_command(["evaluate", str(copy), truth, "-o", str(tmp_path / "scores")]) == 0
+    header, row = (tmp_path / "scores" / "cases.csv").read_text().splitlines()[:2]
+    assert header.startswith("case,liver_dice,tumor_dice")
+    assert row.split(",")[1:3] == ["1", "1"] or row.split(",")[1:3] == ["1.0", "1.0"]
+
+
+def test_training_twice_into_one_folder_needs_resume(prepared, tmp_path, capsys):
+    command = ["train-liver", str(prepared), "-o", str(tmp_path / "run"), "--fold", "0/2", *tiny()]
+    assert run_command([*command, "--steps", "1"]) == 0
+    assert run_command([*command, "--steps", "2"]) == 2
+    assert "use --resume" in capsys.readouterr().err
+    assert run_command([*command, "--steps", "2", "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [("7/2", "0"), ("1", "write K/N, e.g. 0/5, or all"), ("a/b", "write K/N"), ("-1/2", "write K/N")],
+)
+def test_a_fold_that_is_none_is_a_usage_error(prepared, tmp_path, capsys, fold, message):
+    assert run_command(["train-liver", str(prepared), "-o", str(tmp_path / "run"), "--fold", fold]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_setting_names_the_known_ones(prepared, tmp_path, capsys):
+    assert run_command(["train-liver", str(prepared), "-o", str(tmp_path / "run"), "--set", "training.sed=1"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "unknown key training.sed; known here: steps, validations, seed" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "nowhere.nii", "--liver-only"], 4, "no liver model"),
+        (["train-liver", "nowhere", "-o", "{empty}/x"], 2, "does not exist"),
+        (["prepare", "{empty}", "-o", "{prepared}/x"], 3, "no dataset at"),
+        (["frobnicate"], 2, "No such command"),
+        (["run"], 2, "Missing argument"),
+        (["train-liver", "{prepared}", "-o", "{empty}/x", "--steps", "1", "--minutes", "1"], 2, "exclude each other"),
+        (["train-liver", "{empty}", "-o", "{empty}/x"], 3, "not a prepared dataset"),
+        (["train-liver", "{prepared}", "-o", "{empty}/x", "--device", "toaster"], 2, "no such kind of device"),
+    ],
+)
+def test_every_error_is_one_line_with_its_code(prepared, tmp_path, capsys, arguments, code, message):
+    (tmp_path / "empty").mkdir()
+    filled = [word.format(empty=tmp_path / "empty", prepared=prepared) for word in arguments]
+    assert run_command(filled) == code
+    error = capsys.readouterr().err
+    assert error.startswith("cascade: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_a_sentence_the_options_and_an_example(command, capsys):
+    assert run_command([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"cascade {command}" in text
+    assert "Example:" in text
+    assert "Options:" in text
+
+
+def test_the_group_lists_every_command_and_the_version(capsys):
+    assert list(cascade.commands) == COMMANDS
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"cascade {__version__}\n"
+
+
+def test_help_and_version_import_no_torch():
+    code = "import sys; from cascade.cli import run_command; run_command(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_python_m_cascade_is_the_same_program():
+    done = subprocess.run([sys.executable, "-m", "cascade", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"cascade {__version__}\n"
+
+
+def test_the_readme_shows_the_help_and_only_commands_that_exist(capsys):
+    text = (ROOT / "README.md").read_text("utf-8")
+    run_command(["--help"])
+    assert capsys.readouterr().out.strip() in text
+    named = set(re.findall(r"^cascade ([a-z-]+)", text, re.MULTILINE))
+    assert named == set(COMMANDS)
+    assert set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE)) == {"demo", "test"}
+
+
+def test_ci_runs_what_the_readme_names():
+    assert "make test" in (ROOT / ".ci" / "run").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert re.search(r"^test: lint$", makefile, re.MULTILINE)
+    assert re.search(r"^demo: ", makefile, re.MULTILINE)

@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+
+from cascade.losses import region_loss, soft_dice
+
+LN2 = math.log(2)
+
+
+def tensor(values, *, grad=False):
+    """(n, c, 1, 1, x) from nested lists (n, c, x)."""
+    return torch.tensor(values, dtype=torch.float32)[:, :, None, None].requires_grad_(grad)
+
+
+def test_soft_dice_by_hand():
+    probability = tensor([[[1, 1, 0, 0], [0.5, 0.5, 0.5, 0.5]]])
+    target = tensor([[[1, 0, 0, 0], [1, 0, 0, 0]]])
+    # (2 + 1) / (2 + 1 + 1) and (1 + 1) / (2 + 1 + 1)
+    torch.testing.assert_close(soft_dice(probability, target), torch.tensor([[0.75, 0.5]]))
+
+
+def test_soft_dice_without_smoothing_is_dice():
+    assert soft_dice(tensor([[[1, 1, 0]]]), tensor([[[1, 0, 0]]]), smooth=0.0).item() == pytest.approx(2 / 3)
+
+
+def test_soft_dice_of_nothing_and_nothing_is_one():
+    assert soft_dice(tensor([[[0, 0]]]), tensor([[[0, 0]]])).item() == 1
+
+
+def test_soft_dice_keeps_samples_and_regions_apart():
+    ones = torch.ones(2, 3, 4, 5, 6)
+    assert soft_dice(ones, ones).shape == (2, 3)
+
+
+def test_loss_by_hand():
+    # cross entropy ln 2 everywhere; Dice (1 + 1) / (2 + 1 + 1)
+    loss = region_loss(tensor([[[0, 0, 0, 0]]]), tensor([[[1, 0, 0, 0]]]), torch.ones(1, 1))
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(LN2 + 0.5)
+
+
+def test_dice_is_left_out_where_the_region_is_absent():
+    loss = region_loss(tensor([[[0, 0, 0, 0]]]), tensor([[[0, 0, 0, 0]]]), torch.ones(1, 1))
+    assert loss.item() == pytest.approx(LN2)
+
+
+def test_means_are_over_what_is_trusted_and_present():
+    logits = tensor([[[0, 0], [30, -30]], [[0, 0], [5, 5]]])
+    target = tensor([[[1, 0], [0, 0]], [[1, 1], [1, 1]]])
+    trust = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    # cross entropy ln 2, (30 + 0) / 2, ln 2; Dice misses 1 - 2/3 and 1 - 3/4, the second region nothing
+    expected = (2 * LN2 + 15) / 3 + (1 / 3 + 1 / 4) / 2
+    assert region_loss(logits, target, trust).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_perfect_answer_costs_nothing():
+    target = tensor([[[1, 0, 0, 1], [0, 0, 0, 1]]])
+    assert region_loss((target - 0.5) * 60, target, torch.ones(1, 2)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_batch_without_tumour_still_teaches():
+    logits = tensor([[[0, 1, 2], [0, 3, 6]]], grad=True)
+    loss = region_loss(logits, tensor([[[1, 1, 0], [0, 0, 0]]]), torch.ones(1, 2))
+    loss.backward()
+    assert torch.isfinite(loss)
+    tumor = logits.grad[0, 1]
+    assert (tumor > 0.05).all()  # every voxel is pushed down
+    assert tumor[0, 0, 2] > tumor[0, 0, 0]  # the surest mistake the hardest
+
+
+def test_a_present_region_is_pulled_up_and_the_rest_down():
+    logits = tensor([[[0, 0, 0]]], grad=True)
+    region_loss(logits, tensor([[[1, 0, 0]]]), torch.ones(1, 1)).backward()
+    assert (logits.grad.flatten() < 0).tolist() == [True, False, False]
+
+
+def test_an_untrusted_region_has_no_gradient_and_no_say():
+    target = tensor([[[1, 0], [1, 0]], [[1, 0], [0, 0]]])
+    trust = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    logits = tensor([[[0, 1], [2, 3]], [[0, 1], [2, 3]]], grad=True)
+    loss = region_loss(logits, target, trust)
+    loss.backward()
+    assert (logits.grad[:, 1] == 0).all()
+    assert (logits.grad[:, 0] != 0).all()
+    alone = region_loss(logits[:, :1].detach(), target[:, :1], torch.ones(2, 1))
+    assert loss.item() == pytest.approx(alone.item())
+
+
+def test_a_batch_without_any_trust_costs_nothing_and_is_finite():
+    logits = tensor([[[0, 1]]], grad=True)
+    loss = region_loss(logits, tensor([[[1, 0]]]), torch.zeros(1, 1))
+    loss.backward()
+    assert loss.item() == 0
+    assert (logits.grad == 0).all()
+
+
+def test_large_logits_stay_finite():
+    logits = tensor([[[1e4, -1e4]]], grad=True)
+    loss = region_loss(logits, tensor([[[0, 1]]]), torch.ones(1, 1))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    logits = torch.zeros(1, 1, 40, 40, 50, dtype=torch.bfloat16)
+    target = torch.zeros(1, 1, 40, 40, 50)
+    target[:, :, :20] = 1
+    loss = region_loss(logits, target, torch.ones(1, 1))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(LN2 + 0.5, rel=1e-4)

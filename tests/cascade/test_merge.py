@@ -1,0 +1,181 @@
+import numpy as np
+import pytest
+
+from cascade.merge import Fused, clean_up, fuse, liver_alone, pasted
+from preprocess.geometry import Box, Grid
+from preprocess.volume import LabelMap
+from stage1_liver.predict import CoarseLiver
+from stage2_tumor.predict import RoiProbabilities
+from stage2_tumor.recipe import TumorPolicy
+
+AXES = ((-2 / 7, -3 / 7, 6 / 7), (-3 / 7, 6 / 7, 2 / 7), (6 / 7, 2 / 7, 3 / 7))
+#: 10 mm3 a voxel.
+FULL = Grid((4, 5, 7), (5.0, 2.0, 1.0), (10.0, -20.0, 30.0), AXES)
+BOX = Box((1, 2, 1), (3, 5, 6))
+POLICY = TumorPolicy(liver_threshold=0.5, tumor_threshold=0.25, minimum_lesion_mm3=20.0, reach_mm=10.0)
+SLAB = Grid((1, 5, 7), (5.0, 2.0, 1.0))
+
+
+def coarse(probability, grid=FULL):
+    probability = np.asarray(probability, np.float32)
+    return CoarseLiver(probability, probability >= 0.5, grid, found=True)
+
+
+def filled(grid, *parts):
+    """An array of zeros with `value` at every (index expression, value)."""
+    array = np.zeros(grid.shape, np.float32)
+    for where, value in parts:
+        array[where] = value
+    return array
+
+
+def drawing(*rows):
+    """One slice as a `Fused`: L liver, T tumour in liver, t tumour outside the liver."""
+    text = np.array([[list(row) for row in rows]])
+    grid = Grid(text.shape, (5.0, 2.0, 1.0))
+    return Fused(np.isin(text, ["L", "T"]), np.isin(text, ["T", "t"]), grid)
+
+
+def cleaned(*rows, minimum=0.0):
+    """The same after clean-up, as text, and the warnings."""
+    labels, warnings = clean_up(drawing(*rows), minimum)
+    return ["".join(".LT"[v] for v in row) for row in labels.array[0]], warnings
+
+
+def test_the_liver_is_where_the_mean_of_both_stages_reaches_the_threshold():
+    first = filled(FULL, (np.s_[1, 2, 1], 0.75), (np.s_[1, 2, 2], 0.75), (np.s_[0], 1.0), (np.s_[2, 4, 5], 1.0))
+    roi = FULL.cropped(BOX)
+    second = filled(roi, (np.s_[0, 0, 0], 0.25), (np.s_[0, 0, 1], 0.2), (np.s_[1, 1, 1], 1.0))
+    fused = fuse(coarse(first), RoiProbabilities(second, filled(roi), roi), FULL, BOX, POLICY)
+    assert fused.grid == roi
+    # the mean is 0.5 exactly, 0.475, and 1 and 0 either way round
+    assert np.argwhere(fused.liver).tolist() == [[0, 0, 0], [1, 1, 1], [1, 2, 4]]
+    assert not fused.tumor.any()
+
+
+def test_the_tumour_is_stage_2_alone_and_its_threshold_counts():
+    roi = FULL.cropped(BOX)
+    tumor = filled(roi, (np.s_[0, 1, 2], 0.25), (np.s_[1, 2, 3], 0.24), (np.s_[1, 0, 4], 1.0))
+    fused = fuse(coarse(np.zeros(FULL.shape)), RoiProbabilities(filled(roi), tumor, roi), FULL, BOX, POLICY)
+    assert np.argwhere(fused.tumor).tolist() == [[0, 1, 2], [1, 0, 4]]
+    assert not fused.liver.any()
+    assert not fused.labels.array.any()
+
+
+def test_each_stage_is_read_on_its_own_grid():
+    full = Grid((4, 6, 8), (2.0, 2.0, 2.0), (10.0, -20.0, 30.0), AXES)
+    box = Box((0, 0, 2), (4, 6, 8))
+    roi = full.cropped(box)
+    columns, rows = full.respaced((2.0, 2.0, 4.0)), roi.respaced((2.0, 6.0, 2.0))
+    assert (columns.shape, rows.shape) == ((4, 6, 4), (4, 2, 6))
+    first = filled(columns, (np.s_[:, :, :2], 1.0))  # the scan's columns 0-3, the region's 0 and 1
+    second = filled(rows, (np.s_[:, 1], 1.0))  # rows 3-5
+    tumor = filled(rows, (np.s_[3], 1.0))
+    strict = TumorPolicy(0.75, 0.5, 0.0, 0.0)  # p1 + p2 >= 1.5: both
+    fused = fuse(coarse(first, columns), RoiProbabilities(second, tumor, rows), full, box, strict)
+    # in columns p1 is 1 .75 .25 0 and in rows p2 is 0 1/6 1/2 5/6 1: column 1 needs 0.75, column 0 a half
+    expected = np.zeros(roi.shape, bool)
+    expected[:, 3:, :2] = True
+    np.testing.assert_array_equal(fused.tumor[3], True)
+    assert not fused.tumor[:3].any()
+    np.testing.assert_array_equal(fused.liver[:, 4:, :2], True)
+    np.testing.assert_array_equal(fused.liver, expected & fused.liver)
+
+
+def test_stage_2_of_another_region_is_refused():
+    other = FULL.cropped(Box((0, 2, 1), (2, 5, 6)))
+    fine = RoiProbabilities(filled(other), filled(other), other)
+    with pytest.raises(ValueError, match="do not share a corner"):
+        fuse(coarse(np.zeros(FULL.shape)), fine, FULL, BOX, POLICY)
+
+
+def test_liver_alone_is_stage_1_inside_the_box():
+    first = filled(FULL, (np.s_[1, 2, 1], 0.6), (np.s_[1, 2, 2], 0.59), (np.s_[2, 4, 5], 1.0), (np.s_[3], 1.0))
+    fused = liver_alone(coarse(first), FULL, BOX, 0.6)
+    assert fused.grid == FULL.cropped(BOX)
+    assert np.argwhere(fused.liver).tolist() == [[0, 0, 0], [1, 2, 4]]
+    assert not fused.tumor.any()
+
+
+def test_labels_before_clean_up_hold_tumour_only_inside_the_liver():
+    labels = drawing("LT.t", "L..L").labels
+    assert labels.array.tolist() == [[[1, 2, 0, 0], [1, 0, 0, 1]]]
+    assert labels.array.dtype == np.uint8
+
+
+def test_tumour_outside_the_liver_is_dropped():
+    assert cleaned("LLLt", "LTt.") == (["LLL.", "LT.."], ())
+
+
+def test_only_the_largest_liver_part_is_kept_with_its_tumour():
+    rows, _ = cleaned("LTL.LT", "LLL...")
+    assert rows == ["LTL...", "LLL..."]
+
+
+def test_holes_of_the_liver_are_filled_and_tumour_in_them_counts():
+    liver = np.zeros((3, 4, 5), bool)
+    liver[:, :3, :3] = True
+    liver[1, 1, 1] = False
+    tumor = np.zeros_like(liver)
+    tumor[1, 1, 1] = True
+    labels, warnings = clean_up(Fused(liver, tumor, Grid(liver.shape, (5.0, 2.0, 1.0))), 10.0)
+    assert labels.array[1, 1, 1] == 2
+    assert (labels.array > 0).sum() == 27
+    assert warnings == ()
+
+
+def test_a_lesion_of_exactly_the_minimum_is_kept():
+    rows = ("LLLLLLL", "LTTLTLL", "LLLLLLL")
+    assert cleaned(*rows, minimum=20.0)[0] == ["LLLLLLL", "LTTLLLL", "LLLLLLL"]
+    assert cleaned(*rows, minimum=10.0)[0] == list(rows)
+    assert cleaned(*rows, minimum=20.1)[0] == ["LLLLLLL"] * 3
+
+
+def test_a_lesion_counts_with_its_part_inside_the_liver_only():
+    assert cleaned("LLLTttt", minimum=20.0)[0] == ["LLLL..."]
+
+
+def test_lesions_that_touch_at_an_edge_are_two():
+    assert cleaned("LTL", "LLT", "LLL", minimum=20.0)[0] == ["LLL", "LLL", "LLL"]
+
+
+def test_a_notable_second_part_is_warned_of():
+    big = np.zeros((10, 20, 30), bool)
+    big[:, :10, :10] = True  # 1000 voxels of 10 mm3
+    big[0, 12, :30] = True
+    big[0, 13:15, :30] = True
+    big[0, 15, :10] = True  # 100 voxels: exactly a tenth
+    grid = Grid(big.shape, (5.0, 2.0, 1.0))
+    labels, warnings = clean_up(Fused(big, np.zeros_like(big), grid), 0)
+    assert warnings == ("liver in several parts: 10 mL kept, the next of 1 mL dropped",)
+    assert (labels.array > 0).sum() == 1000
+    big[0, 15, 9] = False
+    assert clean_up(Fused(big, np.zeros_like(big), grid), 0)[1] == ()
+
+
+def test_no_liver_is_an_empty_map_without_warning():
+    assert cleaned("..t", "...") == (["...", "..."], ())
+
+
+def test_clean_up_does_not_change_what_it_was_given():
+    fused = drawing("LLLt", "L.TL", "LLLL")
+    before = fused.liver.copy(), fused.tumor.copy()
+    clean_up(fused, 1000.0)
+    np.testing.assert_array_equal(fused.liver, before[0])
+    np.testing.assert_array_equal(fused.tumor, before[1])
+
+
+def test_pasted_at_its_place():
+    part = np.arange(30, dtype=np.uint8).reshape(BOX.shape) % 3
+    out = pasted(LabelMap(part, FULL.cropped(BOX)), BOX, FULL)
+    assert out.grid == FULL
+    np.testing.assert_array_equal(out.cropped(BOX).array, part)
+    assert out.array[1, 2, 2] == 1
+    assert out.array.sum() == part.sum()
+
+
+def test_pasted_refuses_a_part_of_another_shape():
+    other = Box((0, 0, 0), (2, 3, 4))
+    part = LabelMap(np.zeros(other.shape, np.uint8), FULL.cropped(other))
+    with pytest.raises(ValueError, match="broadcast"):
+        pasted(part, BOX, FULL)

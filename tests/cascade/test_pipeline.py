@@ -1,0 +1,73 @@
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cascade.pipeline import NOT_FOUND, OK, Stopwatch, segment
+from preprocess.geometry import Box, Grid
+from preprocess.volume import Volume
+
+_spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+
+GRID = Grid((20, 26, 32), (3.0, 2.0, 2.0), (10.0, -20.0, 30.0))
+
+
+def result_of(hu, grid=GRID, **options):
+    runner = fakes.fake_runner(**options)
+    return segment(Volume(hu, grid), runner.liver, runner.tumor, Stopwatch())
+
+
+def test_liver_and_tumour_land_where_they_are():
+    result = result_of(fakes.scene())
+    assert result.status == OK
+    assert result.box == Box((2, 3, 3), (18, 23, 27))  # the liver grown by 6 mm, on the coarse grid's voxels
+    array = result.labels.array
+    assert Box.around(array == 2) == Box((7, 9, 8), (12, 15, 14))
+    inner = array[5:15, 7:19, 6:24]
+    assert (inner > 0).all()
+    assert not array[:3].any()
+    assert not array[:, :, 26:].any()
+
+
+def test_no_liver_gives_an_empty_mask_and_the_status_never_a_guess():
+    calls = []
+    runner = fakes.fake_runner()
+    hu = np.full((5, 6, 7), -100, np.int16)
+    spy = type(runner.tumor)(lambda *a: calls.append(a), runner.tumor.preparation, runner.tumor.policy)
+    result = segment(Volume(hu, Grid((5, 6, 7), (3.0, 2.0, 2.0))), runner.liver, spy, Stopwatch())
+    assert result.status == NOT_FOUND
+    assert not result.labels.array.any()
+    assert result.box is None
+    assert calls == []
+    assert result.warnings == ("all voxels are -100 HU",)
+
+
+def test_without_stage_2_there_is_liver_only():
+    result = result_of(fakes.scene(), tumor=False)
+    assert set(np.unique(result.labels.array)) == {0, 1}
+    assert result.labels.array[9, 12, 10] == 1
+
+
+def test_a_liver_that_leaves_the_scan_is_kept_and_said():
+    hu = fakes.scene()[4:, :, 5:]
+    result = result_of(np.ascontiguousarray(hu), Grid((16, 26, 27), (3.0, 2.0, 2.0)))
+    assert result.status == OK
+    assert result.box.start[0] == 0
+    assert result.warnings == ("the liver is cut by the lower end and right side of the scan",)
+
+
+def test_a_small_lesion_is_dropped_by_volume():
+    hu = fakes.scene()
+    assert result_of(hu, minimum_lesion_mm3=1.0).labels.ml(2) > 0
+    assert result_of(hu, minimum_lesion_mm3=1e5).labels.ml(2) == 0
+    assert result_of(hu, minimum_lesion_mm3=1e5).labels.array[9, 12, 10] == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 26, 32), (4, 5, 7), (3, 1, 1)])
+def test_tiny_scans_run(shape):
+    hu = np.full(shape, 100, np.int16)
+    result = result_of(hu, Grid(shape, (5.0, 4.0, 4.0)))
+    assert result.labels.array.shape == shape
