@@ -51,8 +51,25 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _be_verbose(_: click.Context, __: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        logging.basicConfig(level=logging.INFO, format="%(relativeCreated)7d ms  %(message)s")
+
+
+class _OneCommand(click.Command):
+    """A command that has -v, as every one does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = ["-v", "--verbose"]
+        told = "Log each step on stderr."
+        self.params.append(click.Option(names, is_flag=True, expose_value=False, callback=_be_verbose, help=told))
+
+
 class _Group(click.Group):
     """Commands in the order of a user's way through them."""
+
+    command_class = _OneCommand
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -60,8 +77,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="cascade %(version)s")
-@click.option("-v", "--verbose", is_flag=True, help="Say more about what is done, on stderr.")
-def cascade(verbose: bool) -> None:
+def cascade() -> None:
     """Segment liver and liver tumours in CT, in two stages.
 
     A coarse network finds the liver; a second one finds tumours, and the liver's exact edge, around it at full
@@ -77,7 +93,6 @@ def cascade(verbose: bool) -> None:
     Without any data, to see it work:
       cascade demo
     """
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
 
 
 def _device_option(command: _Command) -> _Command:
@@ -97,7 +112,7 @@ def _model_options(command: _Command) -> _Command:
 @click.option("--tumor-config", type=_EXISTING, help="TOML laid over the shipped recipe of stage 2.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
 def prepare(source: Path, data: Path, liver_config: Path | None, tumor_config: Path | None, jobs: int | None) -> None:
-    """Find the cases of a dataset, check them, and write what training reads, once.
+    """Check a dataset and write what training reads.
 
     SOURCE is a folder in the layout of LiTS, MSD or nnU-Net, 3D-IRCADb-01 or CHAOS, or a CSV table with the columns
     case, image, label and, if wanted, patient, liver_label, tumor_label (paths relative to the table). A case that
@@ -137,10 +152,10 @@ def _training_options(command: _Command) -> _Command:
 @cascade.command("train-liver")
 @_training_options
 def train_liver(**options: Any) -> None:
-    """Train stage 1, which finds the liver on a coarse grid, on a prepared dataset.
+    """Train stage 1: the liver on a coarse grid.
 
-    The run folder gets best.safetensors and last.safetensors, the state to --resume, TensorBoard events,
-    metrics.jsonl, and the Dice on the held-out cases in report.txt and report.json.
+    DATA is a prepared dataset. The run folder gets best.safetensors and last.safetensors, the state to --resume,
+    TensorBoard events, metrics.jsonl, and the Dice on the held-out cases in report.txt and report.json.
 
     \b
     Example:
@@ -154,10 +169,10 @@ def train_liver(**options: Any) -> None:
 @cascade.command("train-tumor")
 @_training_options
 def train_tumor(**options: Any) -> None:
-    """Train stage 2, which finds tumours around the liver at full resolution, on a prepared dataset.
+    """Train stage 2: tumours at full resolution.
 
-    The run folder gets best.safetensors and last.safetensors, the state to --resume, TensorBoard events,
-    metrics.jsonl, and the Dice on the held-out cases in report.txt and report.json.
+    DATA is a prepared dataset. The run folder gets best.safetensors and last.safetensors, the state to --resume,
+    TensorBoard events, metrics.jsonl, and the Dice on the held-out cases in report.txt and report.json.
 
     \b
     Example:
@@ -197,10 +212,10 @@ def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
 @click.argument("truth", type=_EXISTING)
 @click.option("-o", "--output", type=_PATH, required=True, help="Folder of the report.")
 def evaluate(predictions: Path, truth: Path, output: Path) -> None:
-    """Score masks against masks: Dice of liver (label >= 1) and tumour (label 2), as in LiTS.
+    """Score masks against masks.
 
-    PREDICTIONS and TRUTH are two files, or two folders whose files are paired by case; the output folder of
-    `cascade run` is understood. Writes cases.csv and summary.json.
+    Dice of liver (label >= 1) and tumour (label 2), as in LiTS. PREDICTIONS and TRUTH are two files, or two folders
+    whose files are paired by case; the output folder of `cascade run` is understood. Writes cases.csv and summary.json.
 
     \b
     Example:
@@ -215,13 +230,13 @@ def evaluate(predictions: Path, truth: Path, output: Path) -> None:
 @click.argument("source", type=_EXISTING)
 @click.option("-o", "--output", type=_PATH, required=True, help="Folder of the report.")
 @_model_options
-@click.option("--held-out", is_flag=True, help="Only patients that neither model has seen.")
+@click.option("--held-out", is_flag=True, help="Only patients that neither model was trained on.")
 @_device_option
 def report(source: Path, output: Path, **options: Any) -> None:
-    """Say stage by stage where the Dice of a labelled dataset is won and lost.
+    """Say stage by stage where the Dice is lost.
 
-    SOURCE is a dataset as for `cascade prepare`. Every labelled case is run; cases that a model was trained on or
-    chosen by are marked and averaged apart. Writes report.txt, report.json and stages.csv.
+    SOURCE is a dataset as for `cascade prepare`. Every labelled case is run; patients that a model was trained on
+    are averaged apart. Writes report.txt, report.json and stages.csv.
 
     \b
     Example:
@@ -235,7 +250,10 @@ def report(source: Path, output: Path, **options: Any) -> None:
 @cascade.command()
 @click.option("-o", "--output", type=_PATH, default=Path("cascade-demo"), show_default=True, help="Working folder.")
 def demo(output: Path) -> None:
-    """Make a small synthetic cohort, train both stages on it, and report on held-out cases: minutes, no data needed.
+    """Train and report on synthetic scans.
+
+    Needs no data: makes a small cohort of synthetic abdominal CT, trains both stages on it briefly, runs the held-out
+    cases and prints the per-stage report. A few minutes on two cores.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from stage1_liver.predict import CoarseLiver, find_liver
 from stage1_liver.recipe import LiverPolicy
 from stage2_tumor.predict import RoiProbabilities, find_tumor
 from stage2_tumor.recipe import TumorPolicy
+
+_LOG = logging.getLogger(__name__)
 
 OK, NOT_FOUND = "ok", "liver not found"
 
@@ -56,6 +59,7 @@ class Stopwatch:
         start = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+        _LOG.info("%s: %.2f s", name, self.seconds[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,7 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
         empty = LabelMap(np.zeros(volume.grid.shape, np.uint8), volume.grid)
         return Segmentation(NOT_FOUND, empty, coarse, warnings=_contrast_warning(volume))
     box = coarse.roi(volume.grid, liver.policy.margin_mm)
+    _LOG.info("region of interest %s..%s of %s (z, y, x)", box.start, box.stop, volume.grid.shape)
     if tumor is None:
         with watch.step("merge"):
             fused = liver_alone(coarse, volume.grid, box, liver.policy.threshold)

@@ -113,7 +113,7 @@ def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
     assert run_command(["evaluate", str(copy), truth, "-o", str(tmp_path / "scores")]) == 0
     header, row = (tmp_path / "scores" / "cases.csv").read_text().splitlines()[:2]
     assert header.startswith("case,liver_dice,tumor_dice")
-    assert row.split(",")[1:3] == ["1", "1"] or row.split(",")[1:3] == ["1.0", "1.0"]
+    assert [float(cell) for cell in row.split(",")[1:3]] == [1.0, 1.0]
 
 
 def test_training_twice_into_one_folder_needs_resume(prepared, tmp_path, capsys):

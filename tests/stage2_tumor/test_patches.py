@@ -27,7 +27,7 @@ def test_every_lesion_has_as_many_candidates_whatever_its_size():
     array[11, 13, 10:16] = 2
     pool = POOLS["lesion"](array)
     assert (array.ravel()[pool] == 2).all()
-    z, y, x = np.unravel_index(pool, array.shape)
+    z, _, x = np.unravel_index(pool, array.shape)
     assert [(z == 0).sum(), (z == 11).sum(), len(pool)] == [64, 64, 192]
     # the small ones are used in full, the large one all over
     assert set(x[z == 11]) == set(range(10, 16))

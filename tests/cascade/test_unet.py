@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from cascade.unet import ConvBlock, UNet3d
+
+
+@pytest.mark.parametrize(
+    ("features", "regions", "multiple"), [((3,), 1, 1), ((2, 3), 1, 2), ((2, 3, 4), 2, 4), ((4, 3, 2, 5), 2, 8)]
+)
+def test_logits_have_the_shape_of_the_image(features, regions, multiple):
+    network = UNet3d(features, regions)
+    assert network.multiple == multiple
+    shape = (2 * multiple, 3 * multiple, 5 * multiple)
+    assert network(torch.zeros(2, 1, *shape)).shape == (2, regions, *shape)
+
+
+def test_every_level_halves_every_axis():
+    network = UNet3d((2, 3, 4), 1)
+    shapes = []
+    for block in network.down:
+        block.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
+    network(torch.zeros(1, 1, 8, 12, 20))
+    assert shapes == [(1, 2, 8, 12, 20), (1, 3, 4, 6, 10), (1, 4, 2, 3, 5)]
+
+
+def test_a_size_that_cannot_be_halved_is_refused():
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        UNet3d((2, 3, 4), 1)(torch.zeros(1, 1, 8, 8, 10))
+
+
+def test_every_weight_takes_part():
+    torch.manual_seed(1)
+    network = UNet3d((2, 3, 4), 2)
+    network(torch.randn(1, 1, 8, 12, 16)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_samples_do_not_see_each_other():
+    torch.manual_seed(1)
+    network = UNet3d((2, 3), 1)
+    one, other = torch.randn(1, 1, 4, 6, 8), 5 * torch.randn(1, 1, 4, 6, 8)
+    torch.testing.assert_close(network(torch.cat([one, other]))[:1], network(one), rtol=1e-4, atol=1e-4)
+
+
+def test_a_block_has_two_normalised_convolutions():
+    block = ConvBlock(1, 3, stride=2)
+    assert [type(m).__name__ for m in block] == ["Conv3d", "InstanceNorm3d", "LeakyReLU"] * 2
+    assert block(torch.zeros(1, 1, 4, 6, 8)).shape == (1, 3, 2, 3, 4)
