@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from SimpleITK import GetArrayFromImage, GetPixelIDValueAsString, ImageFileReader
 
 from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, ZIP_MAGIC, is_whole_zlib, reading_error, unpacked
@@ -101,9 +102,15 @@ def write_labels(path: Path, labels: LabelMap, scan: Scan) -> None:
     """
     if labels.grid != scan.volume.grid:
         raise ValueError(f"labels on {labels.grid}, scan on {scan.volume.grid}")
-    array = reoriented(labels.array, labels.grid, scan.native)
-    header = scan.header or NiftiHeader.of(scan.native)
+    _write(path, reoriented(labels.array, labels.grid, scan.native), scan.header or NiftiHeader.of(scan.native))
 
+
+def write_image(path: Path, image: Volume | LabelMap) -> None:
+    """Writes an int16 volume or a label map as .nii.gz on its own grid, verified and atomic as `write_labels`."""
+    _write(path, image.array, NiftiHeader.of(image.grid))
+
+
+def _write(path: Path, array: NDArray[Any], header: NiftiHeader) -> None:
     def write(temporary: Path) -> None:
         write_nifti(temporary, array, header)
         verify_nifti(temporary, array, header)

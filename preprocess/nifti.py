@@ -24,6 +24,8 @@ from preprocess.nifti_header import GEOMETRY_FIELDS, HEADER_BYTES, NiftiHeader
 
 _PIECE_BYTES = 1 << 20
 _COMPRESSION = 4
+#: NIfTI's codes of the types that are written.
+_WRITTEN = {"uint8": 2, "int16": 4}
 
 
 def read_nifti(path: Path) -> tuple[Decoded, NiftiHeader]:
@@ -95,9 +97,10 @@ def _filled(path: Path, total: int, pieces: Iterable[bytes | bytearray]) -> NDAr
     return content
 
 
-def write_nifti(path: Path, array: NDArray[np.uint8], header: NiftiHeader) -> None:
-    """Writes `array` (z, y, x) as .nii.gz whose `GEOMETRY_FIELDS` are those of `header`, in its version and byte order.
+def write_nifti(path: Path, array: NDArray[Any], header: NiftiHeader) -> None:
+    """Writes `array` (z, y, x; uint8 or int16) as .nii.gz.
 
+    Its `GEOMETRY_FIELDS` are those of `header`, in its version and byte order.
     Nothing else is copied: free text of a header may name the patient. The same input gives the same bytes.
     """
     fields = np.zeros((), header.fields.dtype)
@@ -106,17 +109,18 @@ def write_nifti(path: Path, array: NDArray[np.uint8], header: NiftiHeader) -> No
     fields["sizeof_hdr"] = fields.dtype.itemsize
     fields["magic"] = b"n+1" if fields.dtype["magic"].itemsize == 4 else b"n+2\0\r\n\x1a\n"
     fields["dim"] = (3, *array.shape[::-1], 1, 1, 1, 1)
-    fields["datatype"], fields["bitpix"] = 2, 8
+    stored = array.dtype.newbyteorder(header.byte_order)
+    fields["datatype"], fields["bitpix"] = _WRITTEN[array.dtype.name], 8 * stored.itemsize
     fields["vox_offset"] = fields.dtype.itemsize + 4
     fields["scl_slope"] = 1
     with path.open("wb") as file, gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as stream:
         # The four bytes after the header say that no extension follows.
         stream.write(fields.tobytes() + bytes(4))
         for plane in array:
-            stream.write(np.ascontiguousarray(plane).data)
+            stream.write(np.ascontiguousarray(plane, stored).tobytes())
 
 
-def verify_nifti(path: Path, array: NDArray[np.uint8], header: NiftiHeader) -> None:
+def verify_nifti(path: Path, array: NDArray[Any], header: NiftiHeader) -> None:
     """Reads a file of `write_nifti` back. Raises ResourceError when it is not what was written."""
     try:
         image, stored = read_nifti(path)

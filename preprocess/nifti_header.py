@@ -113,7 +113,12 @@ class NiftiHeader:
             raise InputError(f"{self.path}: {_UNUSABLE[code]} voxels, not a scalar CT volume; convert it to int16 HU")
         if code not in _TYPES:
             raise InputError(f"{self.path}: corrupt NIfTI header (data type {code}); convert the scan again")
-        return np.dtype(_TYPES[code]).newbyteorder(self.fields.dtype["dim"].base.byteorder)
+        return np.dtype(_TYPES[code]).newbyteorder(self.byte_order)
+
+    @property
+    def byte_order(self) -> Any:
+        """`<` or `>`, as numpy writes it (`=` where it is the machine's own)."""
+        return self.fields.dtype["dim"].base.byteorder
 
     @property
     def offset(self) -> int:

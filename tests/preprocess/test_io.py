@@ -9,9 +9,9 @@ import SimpleITK
 import preprocess.nifti
 from preprocess.errors import InputError, ResourceError
 from preprocess.geometry import Grid
-from preprocess.io import Scan, case_name, read_labels, read_scan, write_labels
+from preprocess.io import Scan, case_name, read_labels, read_scan, write_image, write_labels
 from preprocess.nifti_header import NiftiHeader
-from preprocess.volume import LabelMap
+from preprocess.volume import LabelMap, Volume
 
 SHAPE = (3, 4, 5)
 SPACING = (5.0, 0.8, 0.7)
@@ -225,7 +225,7 @@ def test_nrrd_with_bad_numbers_or_voxels_elsewhere(tmp_path):
 def test_a_huge_nrrd_asks_for_no_memory(tmp_path):
     path = nrrd(tmp_path / "a.nrrd", "spacings: 1 1 1")
     path.write_bytes(path.read_bytes().replace(b"sizes: 5 4 3", b"sizes: 30000 30000 30000"))
-    with pytest.raises(InputError, match="truncated"):
+    with pytest.raises(InputError, match="truncated: at most"):
         read_scan(path)
 
 
@@ -302,3 +302,17 @@ def test_a_real_scan_and_its_mask(tmp_path):
     assert geometry(out) == geometry(path)
     native = scan.volume.reoriented(scan.native).array
     np.testing.assert_array_equal(native, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))))
+
+
+def test_an_int16_volume_comes_back_with_its_values_and_grid(tmp_path):
+    axes = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+    grid = Grid((3, 4, 5), (5.0, 0.8, 0.7), (-10.0, 20.0, 30.0), axes)
+    hu = np.arange(-30, 30, dtype=np.int16).reshape(3, 4, 5) * 30
+    write_image(tmp_path / "v.nii.gz", Volume(hu, grid))
+    scan = read_scan(tmp_path / "v.nii.gz")
+    assert scan.native.mismatch_mm(grid) < 1e-5
+    assert scan.volume.array.dtype == np.int16
+    assert np.array_equal(scan.volume.array, hu[::-1])
+    other = SimpleITK.ReadImage(str(tmp_path / "v.nii.gz"))
+    assert np.array_equal(SimpleITK.GetArrayFromImage(other), hu)
+    assert other.GetOrigin() == pytest.approx((-10.0, 20.0, 30.0))

@@ -126,6 +126,16 @@ def test_several_gzip_members_are_one_stream(tmp_path):
     np.testing.assert_array_equal(read_nifti(put(tmp_path, parts))[0].array, HU)
 
 
+@pytest.mark.parametrize("length", [65535, 65536, 65537])
+def test_a_member_may_end_anywhere_in_a_piece(tmp_path, length):
+    first = gzip.compress(nifti()[:300], mtime=0)
+    # A file name in the gzip header makes the member as long as wanted.
+    first = first[:3] + b"\x08" + first[4:10] + b"n" * (length - len(first) - 1) + b"\0" + first[10:]
+    assert len(first) == length
+    image, _ = read_nifti(put(tmp_path, first + gzip.compress(nifti()[300:])))
+    np.testing.assert_array_equal(image.array, HU)
+
+
 def test_what_follows_the_gzip_stream(tmp_path):
     whole = gzip.compress(nifti())
     assert "follows" in read_nifti(put(tmp_path, whole + b"garbage"))[0].warnings[0]
