@@ -91,14 +91,18 @@ def _smoothed(patch: Tensor, size: tuple[int, int, int]) -> Tensor:
 
 
 def _thickened(patch: Tensor, slices: int) -> Tensor:
-    thick = F.avg_pool3d(patch[None, None], (slices, 1, 1), ceil_mode=True)
-    return F.interpolate(thick, size=tuple(patch.shape), mode="trilinear", align_corners=False)[0, 0]
+    # Whole thick slices, cut off again: squeezing a broken one in would move the image against its labels.
+    missing = -patch.shape[0] % slices
+    padded = F.pad(patch[None, None], (0, 0, 0, 0, 0, missing), mode="replicate")
+    thick = F.avg_pool3d(padded, (slices, 1, 1))
+    fine = F.interpolate(thick, scale_factor=(slices, 1, 1), mode="trilinear", align_corners=False)
+    return fine[0, 0, : patch.shape[0]]
 
 
 def cut_scan(image: Tensor, regions: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Make the patch end early above or below, as a scan that starts in mid-liver does."""
     slices = image.shape[0]
-    gone = int(rng.integers(1, slices // 2 + 1))
+    gone = int(rng.integers(1, slices // 2 + 1)) if slices > 1 else 0
     part = slice(0, gone) if rng.random() < 0.5 else slice(slices - gone, slices)
     image, regions = image.clone(), regions.clone()
     image[part] = AIR

@@ -61,9 +61,9 @@ class Sampler:
         self._patients: dict[str, list[str]] = {}
         for case in cases:
             self._patients.setdefault(case.patient, []).append(case.name)
-        context = {case.patient: case.survey.context for case in cases}
-        weights = np.array([settings.sampling.context_weight if context[p] else 1.0 for p in self._patients])
-        self._weights = weights / weights.sum()
+        weight = {c.name: settings.sampling.context_weight if c.survey.context else 1.0 for c in cases}
+        self._in_patient = {p: _shares([weight[name] for name in names]) for p, names in self._patients.items()}
+        self._of_patient = _shares([np.mean([weight[name] for name in names]) for names in self._patients.values()])
 
     def batch(self, step: int) -> Batch:
         """Batch number `step`."""
@@ -74,9 +74,9 @@ class Sampler:
 
     def _patch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         patients = list(self._patients)
-        patient = patients[rng.choice(len(patients), p=self._weights)]
+        patient = patients[rng.choice(len(patients), p=self._of_patient)]
         names = self._patients[patient]
-        source = self._sources[names[rng.integers(len(names))]]
+        source = self._sources[names[rng.choice(len(names), p=self._in_patient[patient])]]
         augmentation = self._settings.augmentation
         pool = _draw_pool(source.centres, self._settings.sampling.shares, rng)
         centre = np.array(np.unravel_index(rng.choice(pool), source.labels.shape))
@@ -90,21 +90,34 @@ class Sampler:
         return image, regions, torch.tensor(source.trust)
 
 
+def _shares(weights: Sequence[float | np.floating[Any]]) -> NDArray[np.float64]:
+    array = np.array(weights, float)
+    return np.asarray(array / array.sum())
+
+
 def _load(case: PreparedCase, stage: Stage) -> _Source:
     labels = case.labels(stage.name)
     centres = {name: pool(labels) for name, pool in stage.pools.items()}
     if not case.scores_tumor:
         centres.pop("lesion", None)
     trust = tuple(1.0 if region != "tumor" or case.scores_tumor else 0.0 for region in stage.regions)
-    few = {name: pool[:: -(-pool.size // _CANDIDATES)] for name, pool in centres.items() if pool.size}
+    few = {name: _thinned(pool) for name, pool in centres.items() if pool.size}
     return _Source(case.image(stage.name), labels, few, trust)
+
+
+def _thinned(pool: NDArray[Any]) -> NDArray[Any]:
+    """At most `_CANDIDATES` of a pool, drawn at random: every n-th could all lie in one plane of the scan."""
+    if pool.size <= _CANDIDATES:
+        return pool
+    return pool[np.random.default_rng(0).integers(pool.size, size=_CANDIDATES)]
 
 
 def _draw_pool(
     pools: Mapping[str, NDArray[Any]], shares: Mapping[str, float], rng: np.random.Generator
 ) -> NDArray[Any]:
-    names = [name for name in shares if name in pools and shares[name] > 0] or list(pools)
-    weights = np.array([shares.get(name, 1.0) for name in names])
+    names = [name for name in shares if name in pools and shares[name] > 0]
+    weights = np.array([shares[name] for name in names] or [1.0] * len(pools))
+    names = names or list(pools)
     return pools[names[rng.choice(len(names), p=weights / weights.sum())]]
 
 

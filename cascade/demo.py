@@ -6,7 +6,7 @@ import csv
 import io
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from preprocess.files import write_text
 from preprocess.io import write_image
 from preprocess.phantom import make_phantom
 
-#: Seeds of the cases; the split holds a quarter of them out.
-SEEDS = range(1, 13)
+#: Tumours of each case by its seed; the split holds a quarter of the cases out.
+TUMORS = {1: 3, 2: 2, 3: 4, 4: 1, 5: 3, 6: 0, 7: 5, 8: 2, 9: 3, 10: 4, 11: 2, 12: 0}
 FOLD = "0/4"
 #: A file that marks a folder as ours, so that an old demo is replaced and nothing else ever is.
 MARK = "cascade-demo.txt"
@@ -32,8 +32,8 @@ def run_demo(folder: Path) -> None:
     """
     started = time.monotonic()
     _clear(folder)
-    click.echo(f"1/5  {len(SEEDS)} synthetic CT scans into {folder / 'cohort'}")
-    table = make_cohort(folder / "cohort", SEEDS)
+    click.echo(f"1/5  {len(TUMORS)} synthetic CT scans into {folder / 'cohort'}")
+    table = make_cohort(folder / "cohort", TUMORS)
     click.echo("2/5  cascade prepare")
     with resources.as_file(resources.files("configs")) as configs:
         recipes = {stage: configs / f"demo_{stage}.toml" for stage in ("liver", "tumor")}
@@ -58,13 +58,13 @@ def run_demo(folder: Path) -> None:
     click.echo(f"{time.monotonic() - started:.0f} s in all; look into {folder}")
 
 
-def make_cohort(folder: Path, seeds: Sequence[int]) -> Path:
-    """Write the phantoms of `seeds` as NIfTI files with a table `cases.csv`, whose path is returned."""
+def make_cohort(folder: Path, tumors: Mapping[int, int]) -> Path:
+    """Write phantoms, `tumors` by seed, as NIfTI files with a table `cases.csv`, whose path is returned."""
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
     rows = []
-    for seed in seeds:
-        phantom = make_phantom(seed)
+    for seed, count in tumors.items():
+        phantom = make_phantom(seed, tumors=count)
         name = f"phantom-{seed:02d}"
         image, label = Path("images") / f"{name}.nii.gz", Path("labels") / f"{name}.nii.gz"
         write_image(folder / image, phantom.volume)

@@ -7,6 +7,7 @@ that names the file, the key and the known keys.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -54,6 +55,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _check(min(self.patch) > 0 and self.batch > 0, "sampling.patch and sampling.batch must be positive")
+        _check(self.context_weight > 0, f"sampling.context_weight = {self.context_weight} must be positive")
         _check(
             min(self.shares.values(), default=0) >= 0 < sum(self.shares.values()),
             f"sampling.shares = {self.shares} must be positive in sum",
@@ -88,6 +90,11 @@ class Optimizer:
     warmup_steps: int
     clip_norm: float
 
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, f"optimizer.learning_rate = {self.learning_rate} must be positive")
+        _check(self.clip_norm > 0, f"optimizer.clip_norm = {self.clip_norm} must be positive")
+        _check(min(self.weight_decay, self.warmup_steps) >= 0, f"optimizer: no value may be negative: {self}")
+
 
 @dataclass(frozen=True)
 class Training:
@@ -99,6 +106,7 @@ class Training:
 
     def __post_init__(self) -> None:
         _check(self.steps > 0 and self.validations > 0, "training.steps and training.validations must be positive")
+        _check(self.seed >= 0, f"training.seed = {self.seed} must not be negative")
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,11 @@ class Settings:
     training: Training
     window: Window
     policy: LiverPolicy | TumorPolicy
+
+    def __post_init__(self) -> None:
+        step = 2 ** (len(self.network.features) - 1)
+        fits = all(n % step == 0 for n in self.sampling.patch) and max(self.sampling.patch) > step
+        _check(fits, f"sampling.patch = {self.sampling.patch} must be multiples of {step}, for network.features")
 
 
 _POLICIES: Mapping[str, type[Any]] = {"liver": LiverPolicy, "tumor": TumorPolicy}
@@ -197,7 +210,13 @@ def _overlay(base: dict[str, Any], over: Table, where: str, stage: str) -> None:
     for name, table in over.items():
         _check(isinstance(table, dict), f"{where}: {name} must be a table, [{name}]")
         _refuse_unknown(table, typing.get_type_hints(_kinds(stage)[name]), where, name)
-        base[name] = {**base[name], **table}
+        base[name] = _merged(base[name], table)
+
+
+def _merged(base: Table, over: Table) -> dict[str, Any]:
+    """`over` laid over `base`, table by table; a list is replaced as a whole."""
+    tables = [key for key in over if isinstance(base.get(key), dict) and isinstance(over[key], dict)]
+    return {**base, **over, **{key: _merged(base[key], over[key]) for key in tables}}
 
 
 def _refuse_unknown(table: Table, known: Mapping[str, Any], where: str, name: str) -> None:
@@ -227,7 +246,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(kind, item, where) for kind, item in zip(kinds, value, strict=True))
     if origin is dict and isinstance(value, dict):
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        _check(math.isfinite(value), f"{where} = {value} must be finite")
         return float(value)
     plain = hint if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else None
     _check(plain is not None and type(value) is plain, f"{where} = {value!r} is not of the kind {_spoken(hint)}")

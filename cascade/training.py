@@ -162,7 +162,7 @@ def _look(job: Job, state: _State, log: RunLog) -> None:
     log.validation(state.step, result)
     score = result.mean(job.stage.goal)
     state.history.append({"step": state.step, **result.means()})
-    if score is not None and score > state.best:
+    if score is not None and score >= state.best:  # of equally good models the longest trained
         state.best = score
         save_model(job.folder / "best.safetensors", _model(job, state, result, chosen=True))
 

@@ -28,9 +28,9 @@ def largest(mask: Mask) -> Mask:
 
 
 def without_small(mask: Mask, minimum_voxels: float) -> Mask:
-    """`mask` without the parts that have fewer than `minimum_voxels` voxels."""
+    """`mask` without the parts that have fewer than `minimum_voxels` voxels (to a millionth: it may be a quotient)."""
     numbered, sizes = components(mask)
-    keep = sizes >= minimum_voxels
+    keep = sizes >= minimum_voxels - 1e-6
     keep[0] = False
     return np.asarray(keep[numbered])
 

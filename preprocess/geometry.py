@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 Index = tuple[int, int, int]
 Triple = tuple[float, float, float]
 
+#: Voxels closer than this are one and the same; float32 headers round to about a micrometre.
+SAME_PLACE_MM = 1e-2
+
 #: Array axes (z, y, x) that point to the head, the back and the left: the canonical orientation.
 CANONICAL_AXES: tuple[Triple, Triple, Triple] = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
@@ -81,7 +84,7 @@ class Grid:
     def respaced(self, spacing_mm: Triple) -> Grid:
         """A grid of another spacing over the same physical extent: the outer corner of the first voxel stays.
 
-        The far end moves by less than half a new voxel, as the shape is rounded (never below 1).
+        The far end moves by at most half a new voxel, as the shape is rounded; by more where that would leave no voxel.
         """
         old, new = np.array(self.spacing_mm), np.array(spacing_mm)
         shape = index3([max(1, math.floor(n * o / s + 0.5)) for n, o, s in zip(self.shape, old, new, strict=True)])
@@ -165,6 +168,8 @@ class Box:
         start = np.floor(np.array(self.start) * scale + 1e-6).astype(int)
         stop = np.ceil(np.array(self.stop) * scale - 1e-6).astype(int)
         limit = np.array(target.shape)
+        # A coarse grid may end up to half a voxel before the fine one: its last voxel stands for the rest.
+        stop = np.where(np.array(self.stop) == source.shape, np.maximum(stop, limit), stop)
         start = np.minimum(start, limit - 1)
         return Box(index3(start), index3(np.clip(stop, start + 1, limit)))
 
@@ -182,10 +187,8 @@ def reoriented(array: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
     """
     alignment = np.array(target.axes) @ np.array(source.axes).T
     order = np.abs(alignment).argmax(axis=1)
-    if sorted(order) != [0, 1, 2]:
-        raise ValueError("the grids are rotated against each other")
+    if sorted(order) != [0, 1, 2] or not source.canonical().mismatch_mm(target.canonical()) < SAME_PLACE_MM:
+        raise ValueError(f"not the same voxels: {source} and {target}")
     view = array.transpose(*order)
     flips = tuple(slice(None, None, -1 if alignment[i, order[i]] < 0 else 1) for i in range(3))
-    if view.shape != target.shape:
-        raise ValueError(f"shape {view.shape} does not fit {target.shape}")
     return view[flips]

@@ -36,6 +36,8 @@ def find_images(folder: Path) -> list[Path]:
 
 def _holds_dicom(folder: Path) -> bool:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    if any(path.name.lower().endswith(IMAGE_ENDINGS) for path in files):
+        return False  # a stray DICOM file among images does not make the folder a series
     return any(path.suffix.lower() in (".dcm", ".ima") or _has_magic(path) for path in files[:10])
 
 
@@ -45,5 +47,5 @@ def _has_magic(path: Path) -> bool:
 
 
 def _is_lits_label(path: Path) -> bool:
-    twin = path.with_name(path.name.replace("segmentation-", "volume-", 1))
-    return path.name.startswith("segmentation-") and twin.exists()
+    stem = path.name.split(".")[0].replace("segmentation-", "volume-", 1)
+    return path.name.startswith("segmentation-") and any(path.parent.glob(f"{stem}.nii*"))

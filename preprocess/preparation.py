@@ -23,6 +23,12 @@ from preprocess.volume import Volume
 Infer = Callable[[FloatArray, NDArray[np.bool_] | None], FloatArray]
 
 
+def _check_window(window_hu: tuple[float, float]) -> None:
+    low, high = window_hu
+    if not -np.inf < low < high < np.inf:
+        raise UsageError(f"window_hu = {window_hu} must be [low, high] with low < high")
+
+
 @dataclass(frozen=True)
 class Preparation:
     """Working spacing (z, y, x) in mm and the HU window that is mapped to -1..1; HU outside are clipped.
@@ -35,10 +41,9 @@ class Preparation:
     window_hu: tuple[float, float]
 
     def __post_init__(self) -> None:
-        if min(self.spacing_mm) <= 0:
+        if not all(0 < spacing < np.inf for spacing in self.spacing_mm):
             raise UsageError(f"spacing_mm = {self.spacing_mm} must be positive")
-        if self.window_hu[0] >= self.window_hu[1]:
-            raise UsageError(f"window_hu = {self.window_hu} must be [low, high] with low < high")
+        _check_window(self.window_hu)
 
     def working_grid(self, grid: Grid) -> Grid:
         """The grid that the network sees for an image on `grid`."""
@@ -76,11 +81,9 @@ class SpacingPlan:
     window_hu: tuple[float, float]
 
     def __post_init__(self) -> None:
-        if not all(0 < a <= b for a, b in zip(self.finest_mm, self.coarsest_mm, strict=True)):
+        if not all(0 < a <= b < np.inf for a, b in zip(self.finest_mm, self.coarsest_mm, strict=True)):
             raise UsageError(f"preparation.finest_mm = {self.finest_mm} must be positive and at most coarsest_mm")
-        low, high = self.window_hu
-        if low >= high:
-            raise UsageError(f"preparation.window_hu = {self.window_hu} must be [low, high] with low < high")
+        _check_window(self.window_hu)
 
     def resolved(self, spacings_mm: Sequence[Triple]) -> Preparation:
         """The preparation for a dataset of scans with these spacings (z, y, x) in mm."""

@@ -27,7 +27,7 @@ def _weights(count: int, source: float, target: float, span: tuple[int, int]) ->
     """Matrix (span, count): how much each of `count` source samples gives to the target samples of `span`."""
     scale = target / source
     centres = (np.arange(*span) + 0.5) * scale - 0.5
-    # Beyond the outermost centres the outermost sample is repeated.
+    # Beyond the outermost centres the outermost sample stands for what is missing.
     centres = np.clip(centres, 0, count - 1)
     distance = np.abs(np.arange(count)[None, :] - centres[:, None])
     weights = np.clip(1 - distance / max(1.0, scale), 0, None)
@@ -46,6 +46,8 @@ def slabs(array: NDArray[Any], source: Grid, target: Grid, box: Box | None = Non
     `array` is (z, y, x) of any scalar type. Raises ValueError when the grids do not share a corner.
     """
     _check_corner(source, target)
+    if array.shape != source.shape:
+        raise ValueError(f"array of shape {array.shape} on a grid of shape {source.shape}")
     box = box or Box.whole(target)
     z, y, x = (
         _weights(source.shape[a], source.spacing_mm[a], target.spacing_mm[a], (box.start[a], box.stop[a]))

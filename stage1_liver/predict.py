@@ -43,5 +43,5 @@ def find_liver(volume: Volume, infer: Infer, preparation: Preparation, policy: L
     grid = preparation.working_grid(volume.grid)
     probability = infer(preparation.prepared(volume), None)[0]
     mask = fill_holes(largest(probability >= policy.threshold))
-    found = bool(np.count_nonzero(mask) * grid.voxel_ml >= max(policy.minimum_ml, grid.voxel_ml))
+    found = bool(np.count_nonzero(mask) >= max(1.0, policy.minimum_ml / grid.voxel_ml - 1e-6))
     return CoarseLiver(probability, mask if found else np.zeros_like(mask), grid, found)

@@ -29,7 +29,7 @@ def find_tumor(
     """Probabilities for the scan cropped to the region of interest.
 
     `liver` is the mask of stage 1 on the grid of `roi`; the network only looks where it or a voxel within `reach_mm`
-    of it is, elsewhere both probabilities are 0.
+    of it is: windows without such a voxel are not computed, and both probabilities are 0 there.
     """
     grid = preparation.working_grid(roi.grid)
     coarse = resampled(liver, roi.grid, grid) > 0

@@ -246,10 +246,10 @@ def test_onto_finer_and_coarser_by_hand():
 
 
 def test_onto_does_not_grow_by_rounding_noise():
-    # 0.9 / 0.3 is 3.0000000000000004, 0.3 / 0.1 is 2.9999999999999996
-    source = Grid((10, 10, 10), (0.9, 0.3, 0.7))
-    target = source.respaced((0.3, 0.1, 0.1))
-    assert Box((1, 1, 1), (2, 2, 2)).onto(source, target) == Box((3, 3, 7), (6, 6, 14))
+    # 9 * (0.4 / 0.3) is 12.000000000000002, 7 * (0.4 / 0.7) is 4.000000000000001, 0.3 / 0.1 is 2.9999999999999996
+    source = Grid((10, 10, 10), (0.4, 0.4, 0.3))
+    target = source.respaced((0.3, 0.7, 0.1))
+    assert Box((6, 0, 1), (9, 7, 2)).onto(source, target) == Box((8, 0, 3), (12, 4, 6))
 
 
 def test_onto_stays_inside_a_shorter_target():

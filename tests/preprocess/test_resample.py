@@ -55,6 +55,11 @@ def test_twice_as_coarse_weighs_by_hand(axis):
     np.testing.assert_allclose(respaced_line([0, 0, 8, 5, 1, 1], axis, 2.0), expected, rtol=1e-6)
 
 
+def test_a_centre_beyond_the_last_voxel_is_moved_onto_it():
+    # 5 mm become 3 voxels of 2 mm, the last one centred at 4.5 old voxels: weights 1 2 (of 3) as for 4.0
+    assert respaced_line([0, 0, 0, 0, 9], 0, 2.0)[2] == pytest.approx(6)
+
+
 def test_three_times_as_coarse_weighs_by_hand():
     # 1 2 3 2 1 of 9 around the middle voxel
     row = respaced_line([0, 0, 9, 18, 27, 9, 0, 0, 0], 0, 3.0)
