@@ -81,7 +81,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
             outcome = work(job, _shower(bar))
         _write_stage_report(run, stage_name, outcome.best, held_out)
     click.echo((run / "report.txt").read_text("utf-8"), nl=False)
-    click.echo(f"best model after {outcome.steps} steps: {run / 'best.safetensors'}")
+    click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}")
 
 
 def _shower(bar: Any) -> Any:

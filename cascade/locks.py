@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from preprocess.errors import ResourceError
@@ -15,6 +15,7 @@ from preprocess.errors import ResourceError
 def locked(folder: Path) -> Iterator[None]:
     """Make `folder` and hold it (flock(2) on the folder itself, so a killed process holds nothing).
 
+    A folder that is still empty after a failure is removed again.
     Raises ResourceError when another process holds it or it cannot be written.
     """
     try:
@@ -29,6 +30,11 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ResourceError(f"{folder}: another cascade is working in it; wait or choose another -o") from error
-        yield
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                folder.rmdir()
+            raise
     finally:
         os.close(handle)

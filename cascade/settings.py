@@ -7,7 +7,6 @@ that names the file, the key and the known keys.
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 import types
 import typing
@@ -141,7 +140,7 @@ class Settings:
     def __post_init__(self) -> None:
         step = 2 ** (len(self.network.features) - 1)
         fits = all(n % step == 0 for n in self.sampling.patch) and max(self.sampling.patch) > step
-        _check(fits, f"sampling.patch = {self.sampling.patch} must be multiples of {step}, for network.features")
+        _check(fits, f"sampling.patch = {self.sampling.patch} must be multiples of {step}, one of them larger")
 
 
 _POLICIES: Mapping[str, type[Any]] = {"liver": LiverPolicy, "tumor": TumorPolicy}
@@ -171,7 +170,8 @@ def settings_from(table: Table, stage: str, where: str) -> Settings:
     _refuse_unknown(table, kinds, where, "")
     missing = [name for name in kinds if name not in table]
     _check(not missing, f"{where}: table [{', '.join(missing)}] is missing")
-    return Settings(**{name: _build(kind, table[name], where, name) for name, kind in kinds.items()})
+    parts = {name: _build(kind, table[name], where, name) for name, kind in kinds.items()}
+    return typing.cast(Settings, _made(Settings, parts, where))
 
 
 def as_table(settings: Settings) -> dict[str, Any]:
@@ -232,6 +232,10 @@ def _build(kind: type[Any], table: Any, where: str, name: str) -> Any:
     for key in hints:
         _check(key in table, f"{where}: {name}.{key} is missing")
     values = {key: _convert(hint, table[key], f"{where}: {name}.{key}") for key, hint in hints.items()}
+    return _made(kind, values, where)
+
+
+def _made(kind: type[Any], values: Table, where: str) -> Any:
     try:
         return kind(**values)
     except UsageError as error:
@@ -247,7 +251,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is dict and isinstance(value, dict):
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        _check(math.isfinite(value), f"{where} = {value} must be finite")
+        _check(abs(value) < 1e30, f"{where} = {value} must be finite")
         return float(value)
     plain = hint if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else None
     _check(plain is not None and type(value) is plain, f"{where} = {value!r} is not of the kind {_spoken(hint)}")

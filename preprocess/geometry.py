@@ -92,20 +92,9 @@ class Grid:
 
     def canonical(self) -> Grid:
         """This grid with its axes permuted and flipped so that they point most nearly to head, back and left."""
-        axes = np.array(self.axes)
-        alignment = axes @ np.array(CANONICAL_AXES).T
+        alignment = np.array(self.axes) @ np.array(CANONICAL_AXES).T
         order = max(itertools.permutations(range(3)), key=lambda p: sum(abs(alignment[p[i], i]) for i in range(3)))
-        flip = [alignment[order[i], i] < 0 for i in range(3)]
-        corner = [0, 0, 0]
-        for axis, flipped in zip(order, flip, strict=True):
-            corner[axis] = self.shape[axis] - 1 if flipped else 0
-        return Grid(
-            shape=index3([self.shape[axis] for axis in order]),
-            spacing_mm=triple([self.spacing_mm[axis] for axis in order]),
-            origin_mm=self.position_mm(corner),
-            # 0.0 - v, not -v: a flipped 0.0 must not become -0.0
-            axes=tuple(triple(0.0 - axes[a] if f else axes[a]) for a, f in zip(order, flip, strict=True)),  # type: ignore[arg-type]
-        )
+        return _turned(self, order, [bool(alignment[order[i], i] < 0) for i in range(3)])
 
     def mismatch_mm(self, other: Grid) -> float:
         """Largest distance between the matching corners of two grids; infinite when their shapes differ."""
@@ -113,6 +102,24 @@ class Grid:
             return math.inf
         corners = itertools.product(*((0, n - 1) for n in self.shape))
         return max(math.dist(self.position_mm(c), other.position_mm(c)) for c in corners)
+
+
+def _turned(grid: Grid, order: Sequence[int], flipped: Sequence[bool]) -> Grid:
+    """`grid` with its axes taken in `order`, each reversed where `flipped` says so."""
+    corner = [0, 0, 0]
+    for axis, flip in zip(order, flipped, strict=True):
+        corner[axis] = grid.shape[axis] - 1 if flip else 0
+    # 0.0 - v, not -v: a flipped 0.0 must not become -0.0
+    z, y, x = (
+        triple(0.0 - np.array(grid.axes[axis])) if flip else grid.axes[axis]
+        for axis, flip in zip(order, flipped, strict=True)
+    )
+    return Grid(
+        shape=index3([grid.shape[axis] for axis in order]),
+        spacing_mm=triple([grid.spacing_mm[axis] for axis in order]),
+        origin_mm=grid.position_mm(corner),
+        axes=(z, y, x),
+    )
 
 
 @dataclass(frozen=True)
@@ -187,8 +194,11 @@ def reoriented(array: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
     """
     alignment = np.array(target.axes) @ np.array(source.axes).T
     order = np.abs(alignment).argmax(axis=1)
-    if sorted(order) != [0, 1, 2] or not source.canonical().mismatch_mm(target.canonical()) < SAME_PLACE_MM:
+    flipped = [bool(alignment[i, order[i]] < 0) for i in range(3)]
+    if sorted(order) != [0, 1, 2] or not _turned(source, order, flipped).mismatch_mm(target) < SAME_PLACE_MM:
         raise ValueError(f"not the same voxels: {source} and {target}")
+    if array.shape != source.shape:
+        raise ValueError(f"array of shape {array.shape} on a grid of shape {source.shape}")
     view = array.transpose(*order)
-    flips = tuple(slice(None, None, -1 if alignment[i, order[i]] < 0 else 1) for i in range(3))
+    flips = tuple(slice(None, None, -1 if f else 1) for f in flipped)
     return view[flips]

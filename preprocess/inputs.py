@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from preprocess.errors import InputError
@@ -14,18 +15,17 @@ def find_images(folder: Path) -> list[Path]:
     """The cases in `folder`: its image files and its subfolders with DICOM files; or itself, when it holds DICOM files.
 
     Hidden files are ignored, and so are the labels of a LiTS folder (`segmentation-N` beside `volume-N`).
-    Raises InputError when there is none.
+    Raises InputError when there is none, and for a folder that holds images and DICOM slices side by side.
     """
+    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    images = [path for path in paths if path.is_file() and path.name.lower().endswith(IMAGE_ENDINGS)]
     if _holds_dicom(folder):
+        if images:
+            raise InputError(f"{folder}: holds DICOM slices and also {images[0].name}; give one or the other")
         return [folder]
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or _is_lits_label(path):
-            continue
-        if path.is_dir():
-            found += [path] if _holds_dicom(path) else []
-        elif path.name.lower().endswith(IMAGE_ENDINGS):
-            found.append(path)
+    names = {path.name.lower() for path in images}
+    images = [path for path in images if not _is_lits_label(path.name.lower(), names)]
+    found = sorted([*images, *(path for path in paths if path.is_dir() and _holds_dicom(path))])
     if not found:
         raise InputError(
             f"{folder}: no case in it; give a folder of {', '.join(IMAGE_ENDINGS)} files or of DICOM folders, "
@@ -36,9 +36,8 @@ def find_images(folder: Path) -> list[Path]:
 
 def _holds_dicom(folder: Path) -> bool:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    if any(path.name.lower().endswith(IMAGE_ENDINGS) for path in files):
-        return False  # a stray DICOM file among images does not make the folder a series
-    return any(path.suffix.lower() in (".dcm", ".ima") or _has_magic(path) for path in files[:10])
+    slices = [path for path in files if not path.name.lower().endswith(IMAGE_ENDINGS)]
+    return any(path.suffix.lower() in (".dcm", ".ima") or _has_magic(path) for path in slices[:10])
 
 
 def _has_magic(path: Path) -> bool:
@@ -46,6 +45,6 @@ def _has_magic(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _is_lits_label(path: Path) -> bool:
-    stem = path.name.split(".")[0].replace("segmentation-", "volume-", 1)
-    return path.name.startswith("segmentation-") and any(path.parent.glob(f"{stem}.nii*"))
+def _is_lits_label(name: str, names: set[str]) -> bool:
+    match = re.fullmatch(r"segmentation-(.+?)\.nii(\.gz)?", name)
+    return match is not None and not names.isdisjoint({f"volume-{match[1]}.nii", f"volume-{match[1]}.nii.gz"})

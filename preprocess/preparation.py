@@ -26,7 +26,7 @@ Infer = Callable[[FloatArray, NDArray[np.bool_] | None], FloatArray]
 def _check_window(window_hu: tuple[float, float]) -> None:
     low, high = window_hu
     if not -np.inf < low < high < np.inf:
-        raise UsageError(f"window_hu = {window_hu} must be [low, high] with low < high")
+        raise UsageError(f"preparation.window_hu = {window_hu} must be [low, high] with low < high")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if not all(0 < spacing < np.inf for spacing in self.spacing_mm):
-            raise UsageError(f"spacing_mm = {self.spacing_mm} must be positive")
+            raise UsageError(f"preparation.spacing_mm = {self.spacing_mm} must be positive")
         _check_window(self.window_hu)
 
     def working_grid(self, grid: Grid) -> Grid:
@@ -62,8 +62,7 @@ class Preparation:
         """
         target = self.working_grid(volume.grid)
         out = np.empty(target.shape, np.float32)
-        clipped = np.clip(volume.array, *self.window_hu)
-        for index, slab in enumerate(slabs(clipped, volume.grid, target)):
+        for index, slab in enumerate(slabs(volume.array, volume.grid, target, clip=self.window_hu)):
             out[index] = self.normalised(slab)
         return out
 

@@ -40,10 +40,17 @@ def _check_corner(source: Grid, target: Grid) -> None:
         raise ValueError(f"grids do not share a corner and axes: {source} and {target}")
 
 
-def slabs(array: NDArray[Any], source: Grid, target: Grid, box: Box | None = None) -> Iterator[FloatArray]:
+def slabs(
+    array: NDArray[Any],
+    source: Grid,
+    target: Grid,
+    box: Box | None = None,
+    clip: tuple[float, float] | None = None,
+) -> Iterator[FloatArray]:
     """The slices (y, x) of `array`, resampled from `source` to the part `box` (default: all) of `target`, one by one.
 
-    `array` is (z, y, x) of any scalar type. Raises ValueError when the grids do not share a corner.
+    `array` is (z, y, x) of any scalar type; with `clip` its values are held in that range before they are mixed.
+    Raises ValueError when the grids do not share a corner or `array` does not fit `source`.
     """
     _check_corner(source, target)
     if array.shape != source.shape:
@@ -59,7 +66,8 @@ def slabs(array: NDArray[Any], source: Grid, target: Grid, box: Box | None = Non
         near = np.flatnonzero(row)
         total = np.zeros((y.shape[1], x.shape[1]), np.float32)
         for index in near:
-            total += row[index] * array[index, cut_y, cut_x]
+            plane = array[index, cut_y, cut_x].astype(np.float32)
+            total += row[index] * (plane if clip is None else plane.clip(*clip))
         yield np.asarray(y @ total @ x.T, np.float32)
 
 

@@ -36,7 +36,8 @@ def _lesion(labels: LabelArray) -> NDArray[Any]:
     numbered, sizes = components(labels == 2)
     order = np.argsort(numbered, axis=None, kind="stable")[sizes[0] :]
     lesions = np.split(order, np.cumsum(sizes[1:])[:-1]) if order.size else []
-    return np.concatenate([np.resize(lesion[:: -(-lesion.size // 64)], 64) for lesion in lesions] or [order])
+    draw = np.random.default_rng(0)
+    return np.concatenate([draw.choice(lesion, 64) for lesion in lesions] or [order])
 
 
 def _liver(labels: LabelArray) -> NDArray[Any]:

@@ -205,18 +205,7 @@ def test_thick_slices_smear_along_z_only():
     assert column.max() < 0.8
 
 
-@pytest.mark.parametrize(
-    "slices",
-    [
-        24,
-        pytest.param(
-            64,
-            marks=pytest.mark.xfail(
-                strict=True, reason="3 does not divide 64: the patch is squeezed and leaves its labels by a voxel"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("slices", [24, 64])  # 3 does not divide 64
 def test_thick_slices_stay_where_they_are(slices):
     ramp = torch.linspace(-0.9, 0.9, slices)
     patch = ramp[:, None, None].expand(slices, 2, 3).contiguous()
@@ -228,12 +217,22 @@ def test_thick_slices_stay_where_they_are(slices):
 
 
 @pytest.mark.parametrize("slices", [1, 2, 3])
-@pytest.mark.xfail(strict=True, reason="sampling.patch may have so few slices; up to 4 are averaged, and one is cut")
 def test_patches_of_few_slices_are_augmented(slices):
-    patch = torch.zeros(slices, 4, 5)
+    patch = torch.full((slices, 4, 5), 0.5)
     for seed in range(12):
-        assert change_intensity(patch, rng(seed), on(thick_slices_share=1.0)).shape == patch.shape
-        assert cut_scan(patch, patch[None], rng(seed))[0].shape == patch.shape
+        thick = change_intensity(patch, rng(seed), on(thick_slices_share=1.0))
+        torch.testing.assert_close(thick, patch, rtol=0, atol=1e-6)
+        image, regions = cut_scan(patch, torch.ones(2, slices, 4, 5), rng(seed))
+        assert (image.shape, regions.shape) == (patch.shape, (2, slices, 4, 5))
+        assert (image == AIR).all(dim=(1, 2)).sum() == slices // 2
+
+
+def test_a_single_slice_is_not_cut():
+    image, regions = torch.full((1, 3, 4), 0.5), torch.ones(2, 1, 3, 4)
+    for seed in range(12):
+        cut, left = cut_scan(image, regions, rng(seed))
+        assert torch.equal(cut, image)
+        assert torch.equal(left, regions)
 
 
 def test_shares_are_shares():

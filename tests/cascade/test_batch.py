@@ -157,6 +157,7 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path):
     assert caught.value.exit_code == 6
     assert said[0].startswith("bad: FAILED: ")
     assert said[1].startswith("good: ok")
+    assert not (tmp_path / "out" / "bad").exists()
     assert (tmp_path / "out" / "good" / "segmentation.nii.gz").exists()
 
 

@@ -101,7 +101,7 @@ def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
     for stage in ("liver", "tumor"):
         steps = ["--steps", "2", "--fold", "1/2", *tiny()]
         assert run_command([f"train-{stage}", str(data), "-o", str(tmp_path / stage), *steps]) == 0
-        assert "best model after 2 steps" in capsys.readouterr().out
+        assert "2 steps; best model: " in capsys.readouterr().out
         assert json.loads((tmp_path / stage / "report.json").read_text())["stage"] == stage
     options = [f"--{stage}={tmp_path / stage / 'last.safetensors'}" for stage in ("liver", "tumor")]
     assert run_command(["report", str(source), "-o", str(out), *options]) == 0

@@ -52,6 +52,12 @@ def test_small_parts_go_and_the_exact_size_stays():
     assert not without_small(np.zeros((1, 2, 3), bool), 0).any()
 
 
+def test_a_minimum_that_is_a_quotient_may_be_a_millionth_of_a_voxel_too_large():
+    parts = mask(["#.##.###"])
+    np.testing.assert_array_equal(without_small(parts, 0.009 / 0.0045 + 1e-9), mask(["..##.###"]))
+    np.testing.assert_array_equal(without_small(parts, 2 + 1e-5), mask([".....###"]))
+
+
 FULL = ["#####", "#####", "#####"]
 
 

@@ -30,6 +30,13 @@ def test_a_lits_label_is_ignored_beside_its_volume_only(tmp_path):
     assert names(tmp_path) == ["segmentation-2.nii", "volume-1.nii"]
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_lits_label_may_have_another_ending_than_its_volume(tmp_path, ending):
+    other = {".nii": ".nii.gz", ".nii.gz": ".nii"}[ending]
+    touch(tmp_path, f"volume-1{ending}", f"segmentation-1{other}", "volume-20.nii", f"segmentation-2{other}")
+    assert names(tmp_path) == [f"segmentation-2{other}", f"volume-1{ending}", "volume-20.nii"]
+
+
 @pytest.mark.parametrize("name", ["1.dcm", "1.DCM", "1.ima"])
 def test_subfolders_with_dicom_files_are_cases(tmp_path, name):
     touch(tmp_path, f"p1/{name}", "p2/readme.txt", "c.nii")
@@ -50,6 +57,25 @@ def test_a_dicom_folder_is_one_case(tmp_path):
 def test_a_hidden_dicom_file_makes_no_dicom_folder(tmp_path):
     touch(tmp_path, "._1.dcm", "a.nii")
     assert names(tmp_path) == ["a.nii"]
+
+
+@pytest.mark.parametrize("name", ["1.dcm", "0.ima", "stray"])
+@pytest.mark.parametrize("image", ["a.nii.gz", "a.MHA", "a.zip"])
+def test_images_and_dicom_slices_side_by_side_are_refused_not_chosen_from(tmp_path, name, image):
+    touch(tmp_path, name, content=b"\0" * 128 + b"DICM rest")
+    touch(tmp_path, image)
+    with pytest.raises(InputError, match="holds DICOM slices and also a"):
+        find_images(tmp_path)
+
+
+def test_a_mask_beside_its_series_does_not_hide_the_series(tmp_path):
+    touch(tmp_path, "p1/1.dcm", "p1/2.dcm", "p1/mask.nii.gz", "p2/1.dcm")
+    assert names(tmp_path) == ["p1", "p2"]
+
+
+def test_a_lits_label_is_known_whatever_is_in_its_name(tmp_path):
+    touch(tmp_path, "volume-1.2.nii", "segmentation-1.2.nii.gz", "VOLUME-[3].NII", "segmentation-[3].nii")
+    assert names(tmp_path) == ["VOLUME-[3].NII", "volume-1.2.nii"]
 
 
 def test_a_folder_without_a_case_is_refused(tmp_path):

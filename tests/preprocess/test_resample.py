@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -136,6 +138,12 @@ def test_slabs_are_the_slices_of_the_whole():
     np.testing.assert_array_equal(np.stack(slices), whole)
 
 
+@pytest.mark.parametrize("box", [None, Box((1, 1, 0), (9, 3, 5))])
+def test_values_are_clipped_before_they_are_mixed(box):
+    clipped = list(slabs(noise().clip(-160, 240), GRID, TARGET, box))
+    np.testing.assert_array_equal(list(slabs(noise(), GRID, TARGET, box, clip=(-160.0, 240.0))), clipped)
+
+
 def test_the_origin_does_not_matter_bit_for_bit():
     moved = Grid(GRID.shape, GRID.spacing_mm, (-1234.56789, 0.1, 987.654321), AXES)
     first = resampled(noise(), GRID, TARGET)
@@ -175,6 +183,12 @@ def test_a_grid_with_the_same_first_centre_does_not_share_the_corner():
     same_centre = Grid((3, 8, 10), (14.0, 3.5, 1.4), GRID.origin_mm, AXES)
     with pytest.raises(ValueError, match="do not share a corner"):
         resampled(noise(), GRID, same_centre)
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 9), (7, 8, 10), (6, 10, 8), (6, 8)])
+def test_an_array_that_does_not_fit_its_grid_is_refused(shape):
+    with pytest.raises(ValueError, match=re.escape(f"array of shape {shape} on a grid of shape (6, 8, 10)")):
+        next(slabs(noise(shape), GRID, TARGET))
 
 
 def test_resample_volume_comes_with_its_grid():

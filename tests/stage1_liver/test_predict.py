@@ -84,6 +84,14 @@ def test_exactly_the_minimum_is_found_and_less_is_not():
     assert out.probability.max() == 1  # what the network said is kept
 
 
+def test_exactly_the_minimum_is_found_whatever_the_spacing():
+    grid = Grid((4, 5, 6), (5.0, 0.6, 0.6), (10.0, -20.0, 30.0), AXES)
+    volume, preparation = scan(np.s_[1, 1, 1:4], grid=grid), Preparation(grid.spacing_mm, (-100.0, 100.0))
+    assert 3 * grid.voxel_ml < 0.0054  # by float noise alone
+    assert find_liver(volume, bright, preparation, policy(minimum_ml=0.0054)).found
+    assert not find_liver(volume, bright, preparation, policy(minimum_ml=0.00541)).found
+
+
 def test_small_parts_do_not_add_up_to_the_minimum():
     volume = scan(np.s_[1, 1, 1:4], np.s_[3, 3, 1:4])
     assert not find_liver(volume, bright, SAME, policy(minimum_ml=0.04)).found
@@ -131,5 +139,7 @@ def test_the_region_of_interest_covers_every_coarse_liver_voxel(spacing):
         low, high = (np.array(full.index_at(coarse.position_mm(np.array(index) + half))) + 0.5 for half in (-0.5, 0.5))
         assert (np.minimum(low, np.array(full.shape) - 1) >= np.array(box.start) - 1e-5).all()
         assert (np.minimum(high, full.shape) <= np.array(box.stop) + 1e-5).all()
-        # and no whole voxel more
-        assert (np.array(box.stop) - 1 < np.maximum(high, np.array(box.start) + 1e-5)).all()
+        # and no whole voxel more, except that the last coarse voxel stands for all that is left
+        least = np.ceil(np.maximum(high, np.array(box.start) + 1) - 1e-5)
+        last = np.array(index) == np.array(coarse.shape) - 1
+        np.testing.assert_array_equal(box.stop, np.where(last, full.shape, np.minimum(least, full.shape)))
