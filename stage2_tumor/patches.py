@@ -37,7 +37,7 @@ def _lesion(labels: LabelArray) -> NDArray[Any]:
     order = np.argsort(numbered, axis=None, kind="stable")[sizes[0] :]
     lesions = np.split(order, np.cumsum(sizes[1:])[:-1]) if order.size else []
     draw = np.random.default_rng(0)
-    return np.concatenate([draw.choice(lesion, 64) for lesion in lesions] or [order])
+    return np.concatenate([np.resize(draw.permutation(lesion)[:64], 64) for lesion in lesions] or [order])
 
 
 def _liver(labels: LabelArray) -> NDArray[Any]:
