@@ -43,6 +43,7 @@ class UNet3d(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose3d(deep, shallow, 2, stride=2) for shallow, deep in pairwise(features))
         self.join = nn.ModuleList(ConvBlock(2 * shallow, shallow) for shallow in features[:-1])
         self.head = nn.Conv3d(features[0], regions, 1)
+        self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of one batch."""
@@ -54,3 +55,11 @@ class UNet3d(nn.Module):
         for up, join in zip(reversed(self.up), reversed(self.join), strict=True):
             image = join(torch.cat((up(image), skips.pop()), dim=1))
         return cast(Tensor, self.head(image))
+
+
+def _initialise(module: nn.Module) -> None:
+    """He initialisation for leaky ReLU (He et al., ICCV 2015); torch's default starts too small and learns later."""
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+        nn.init.kaiming_normal_(module.weight, a=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

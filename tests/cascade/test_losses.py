@@ -37,7 +37,7 @@ def test_loss_by_hand():
     # cross entropy ln 2 everywhere; Dice (1 + 1) / (2 + 1 + 1)
     loss = region_loss(tensor([[[0, 0, 0, 0]]]), tensor([[[1, 0, 0, 0]]]), torch.ones(1, 1))
     assert loss.shape == ()
-    assert loss.item() == pytest.approx(LN2 + 0.5)
+    assert loss.item() == pytest.approx(LN2 + LN2)
 
 
 def test_dice_is_left_out_where_the_region_is_absent():
@@ -49,9 +49,27 @@ def test_means_are_over_what_is_trusted_and_present():
     logits = tensor([[[0, 0], [30, -30]], [[0, 0], [5, 5]]])
     target = tensor([[[1, 0], [0, 0]], [[1, 1], [1, 1]]])
     trust = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-    # cross entropy ln 2, (30 + 0) / 2, ln 2; Dice misses 1 - 2/3 and 1 - 3/4, the second region nothing
-    expected = (2 * LN2 + 15) / 3 + (1 / 3 + 1 / 4) / 2
+    # cross entropy ln 2, (30 + 0) / 2, ln 2; Dice 2/3 and 3/4 of the first region, of the second none
+    expected = (2 * LN2 + 15) / 3 + (math.log(3 / 2) + math.log(4 / 3)) / 2
     assert region_loss(logits, target, trust).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_regions_count_alike_however_many_patches_hold_them():
+    logits = tensor([[[0, 0], [0, 0]], [[0, 0], [0, 0]]])
+    target = tensor([[[1, 0], [1, 0]], [[1, 0], [0, 0]]])
+    # Dice (1 + 1) / (1 + 1 + 1) wherever a region is present: once a region, not three halves
+    expected = LN2 + 2 * math.log(3 / 2)
+    assert region_loss(logits, target, torch.ones(2, 2)).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_missed_small_lesion_has_a_gradient_worth_following():
+    logits = torch.full((1, 1, 8, 8, 8), -5.0, requires_grad=True)
+    target = torch.zeros(1, 1, 8, 8, 8)
+    target[..., 3:5, 3:5, 3:5] = 1
+    region_loss(logits, target, torch.ones(1, 1)).backward()
+    inside = -logits.grad[target > 0].sum().item()
+    entropy_alone = 8 / 512
+    assert inside > 5 * entropy_alone
 
 
 def test_a_perfect_answer_costs_nothing():
@@ -109,4 +127,4 @@ def test_half_precision_logits_are_summed_in_float32():
     target[:, :, :20] = 1
     loss = region_loss(logits, target, torch.ones(1, 1))
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(LN2 + 0.5, rel=1e-4)
+    assert loss.item() == pytest.approx(LN2 + LN2, rel=1e-4)

@@ -46,3 +46,9 @@ def test_a_block_has_two_normalised_convolutions():
     block = ConvBlock(1, 3, stride=2)
     assert [type(m).__name__ for m in block] == ["Conv3d", "InstanceNorm3d", "LeakyReLU"] * 2
     assert block(torch.zeros(1, 1, 4, 6, 8)).shape == (1, 3, 2, 3, 4)
+
+
+def test_weights_start_at_the_scale_of_he():
+    torch.manual_seed(0)
+    weight = UNet3d((16, 32), 1).down[0][3].weight
+    assert weight.std().item() == pytest.approx((2 / (1 + 0.01**2) / (16 * 27)) ** 0.5, rel=0.03)
