@@ -82,7 +82,8 @@ class Sampler:
         centre = np.array(np.unravel_index(rng.choice(pool), source.labels.shape))
         size = self._settings.sampling.patch
         centre += np.round(rng.uniform(-0.25, 0.25, 3) * size).astype(int)  # a lesion is not always in the middle
-        matrix = random_affine(rng, augmentation)
+        turned = rng.random() < augmentation.affine_share
+        matrix = random_affine(rng, augmentation) if turned else np.eye(3)
         image, regions = cut_patch(source.image, source.labels, index3(centre), size, matrix, self._regions)
         image = change_intensity(image, rng, augmentation)
         if rng.random() < augmentation.cut_share:

@@ -63,8 +63,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random changes to a patch; 0 turns one off. Shares are probabilities of a patch to get it."""
+    """Ranges of the random changes to a patch; 0 turns one off. Shares are probabilities of a patch to get it.
 
+    Turning and scaling interpolate, which smooths the noise: most patches must do without (`affine_share`), or the
+    network never sees an image as sharp as those it is used on.
+    """
+
+    affine_share: float
     rotation_deg: float
     scale: float
     contrast: float

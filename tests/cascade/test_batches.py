@@ -241,3 +241,16 @@ def test_ahead_hands_on_an_error():
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(ValueError, match="no batch 2"):
         next(batches)
+
+
+@pytest.mark.parametrize(("share", "sharp"), [(0.0, True), (1.0, False)])
+def test_patches_that_are_not_turned_keep_the_noise_of_the_scan(case, share, sharp):
+    """Interpolation would smooth it, and the network would never see an image as sharp as those it is used on."""
+    made = case("a", body())
+    noise = np.where(np.random.default_rng(0).random((6, 8, 10)) < 0.5, -0.5, 0.5).astype(np.float16)
+    np.save(made.folder / "tumor_image.npy", noise)
+    still = [a for a in PLAIN if "rotation" not in a and "scale" not in a]
+    sampler = Sampler([made], TUMOR, settings("tumor", *still, f"augmentation.affine_share={share}"))
+    image = torch.cat([sampler.batch(step).image for step in range(5)])
+    close = torch.stack([(image - value).abs() < 1e-3 for value in (-1.0, -0.5, 0.5)]).any(dim=0)
+    assert (close.float().mean().item() > 0.999) is sharp
