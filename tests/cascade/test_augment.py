@@ -9,7 +9,7 @@ from cascade.augment import AIR, change_intensity, cut_patch, cut_scan, random_a
 from cascade.settings import Augmentation
 
 SHAPE = (7, 9, 11)
-OFF = Augmentation(*[0.0] * 9)
+OFF = Augmentation(*[0.0] * 10)
 
 
 def on(**changes):
