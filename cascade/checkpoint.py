@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cascade import __version__
-from cascade.settings import Settings, as_table, settings_from
+from cascade.settings import PredictionSettings, prediction_settings_from
 from cascade.stages import STAGES, Stage
 from cascade.unet import UNet3d
 from preprocess.errors import ModelError, UsageError
@@ -35,13 +35,15 @@ FORMAT = 1
 class Model:
     """A trained network with all that is needed to use it.
 
+    `settings` is the part that prediction needs, `recipe` the record of all settings (see `as_table`) of the training.
     `scores` are its Dice on held-out cases. `trained_on` are the content ids of the scans that it learned from (see
     `preprocess.prepared.content_id`), `chosen_on` those that picked it as the best of its training. `sha256` is the
     file's, empty for a model that was not read from one.
     """
 
     stage: Stage
-    settings: Settings
+    settings: PredictionSettings
+    recipe: Mapping[str, Any]
     preparation: Preparation
     weights: Mapping[str, Tensor]
     scores: Mapping[str, Any]
@@ -69,7 +71,7 @@ def save_model(path: Path, model: Model) -> None:
         "version": __version__,
         "stage": model.stage.name,
         "regions": model.stage.regions,
-        "settings": as_table(model.settings),
+        "settings": dict(model.recipe),
         "preparation": asdict(model.preparation),
         "scores": dict(model.scores),
         "trained_on": model.trained_on,
@@ -90,7 +92,8 @@ def load_model(path: Path, stage: Stage) -> Model:
             raise ModelError(f"{path}: regions are {header['regions']}, needed are {list(stage.regions)}")
         model = Model(
             stage=stage,
-            settings=settings_from(header["settings"], stage.name, "its settings"),
+            settings=prediction_settings_from(header["settings"], stage.name, "its settings"),
+            recipe=header["settings"],
             preparation=preparation_from(header["preparation"]),
             weights=weights,
             scores=header["scores"],

@@ -39,14 +39,18 @@ class Fused:
 
 
 def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, policy: TumorPolicy) -> Fused:
-    """Liver from the mean of both stages' probabilities, tumour from stage 2, on the part `box` of the grid `full`."""
+    """Liver from the mean of both stages' probabilities, tumour from stage 2, on the part `box` of `full`.
+
+    A tumour is liver, so for stage 2 liver is at least as probable as tumour: where the network sees a tumour and
+    forgets the liver around it, stage 1 decides; far from stage 1's liver a false tumour alone does not make liver.
+    """
     grid = full.cropped(box)
     liver, tumor = np.empty(grid.shape, bool), np.empty(grid.shape, bool)
     first = slabs(coarse.probability, coarse.grid, full, box)
     second = slabs(fine.liver, fine.grid, grid)
     third = slabs(fine.tumor, fine.grid, grid)
     for z, (p1, p2, p_tumor) in enumerate(zip(first, second, third, strict=True)):
-        liver[z] = p1 + p2 >= 2 * policy.liver_threshold
+        liver[z] = p1 + np.maximum(p2, p_tumor) >= 2 * policy.liver_threshold
         tumor[z] = p_tumor >= policy.tumor_threshold
     return Fused(liver, tumor, grid)
 

@@ -148,6 +148,15 @@ class Settings:
         _check(fits, f"sampling.patch = {self.sampling.patch} must be multiples of {step}, one of them larger")
 
 
+@dataclass(frozen=True)
+class PredictionSettings:
+    """The part of a stage's settings that prediction needs; a model file must hold it, whatever version wrote it."""
+
+    network: Network
+    window: Window
+    policy: LiverPolicy | TumorPolicy
+
+
 _POLICIES: Mapping[str, type[Any]] = {"liver": LiverPolicy, "tumor": TumorPolicy}
 
 
@@ -173,10 +182,19 @@ def settings_from(table: Table, stage: str, where: str) -> Settings:
     """Settings from nested tables; `where` names their source in errors. Raises UsageError."""
     kinds = _kinds(stage)
     _refuse_unknown(table, kinds, where, "")
+    return typing.cast(Settings, _made(Settings, _parts(table, kinds, where), where))
+
+
+def prediction_settings_from(table: Table, stage: str, where: str) -> PredictionSettings:
+    """What prediction needs of the tables of `as_table`; the rest may be of another version. Raises UsageError."""
+    kinds = {field.name: _kinds(stage)[field.name] for field in dataclasses.fields(PredictionSettings)}
+    return PredictionSettings(**_parts(table, kinds, where))
+
+
+def _parts(table: Table, kinds: Mapping[str, type[Any]], where: str) -> dict[str, Any]:
     missing = [name for name in kinds if name not in table]
     _check(not missing, f"{where}: table [{', '.join(missing)}] is missing")
-    parts = {name: _build(kind, table[name], where, name) for name, kind in kinds.items()}
-    return typing.cast(Settings, _made(Settings, parts, where))
+    return {name: _build(kind, table[name], where, name) for name, kind in kinds.items()}
 
 
 def as_table(settings: Settings) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Validation:
 
 
 def validate(stage: Stage, preparation: Preparation, cases: Sequence[PreparedCase], infer: Infer) -> Validation:
-    """Predict every case on the stage's validation box and score it. A region counts only inside the one before it."""
+    """Predict every case on the stage's validation box and score it. A region implies the one before it."""
     rows: dict[str, dict[str, float | None]] = {}
     picture = None
     for case in cases:
@@ -61,7 +61,7 @@ def validate(stage: Stage, preparation: Preparation, cases: Sequence[PreparedCas
         box = stage.validation_box(labels, Grid(index3(labels.shape), preparation.spacing_mm))
         truth = np.asarray(labels[box.slices])
         image = np.asarray(case.image(stage.name)[box.slices], np.float32)
-        inside = np.logical_and.accumulate(infer(image, None) >= 0.5, axis=0)
+        inside = np.logical_or.accumulate(infer(image, None)[::-1] >= 0.5, axis=0)[::-1]
         rows[case.name] = {
             region: dice(inside[k], truth > k) if region != "tumor" or case.scores_tumor else None
             for k, region in enumerate(stage.regions)

@@ -125,7 +125,7 @@ def test_the_matrix_is_a_function_of_the_generator():
     assert not np.allclose(random_affine(rng(5), settings), random_affine(rng(6), settings))
 
 
-ALL = Augmentation(15.0, 0.2, 0.25, 0.15, 0.3, 0.1, 0.5, 0.5, 0.3)
+ALL = Augmentation(0.5, 15.0, 0.2, 0.25, 0.15, 0.3, 0.1, 0.5, 0.5, 0.3)
 
 
 def test_everything_off_changes_nothing():
