@@ -147,6 +147,11 @@ class Settings:
         fits = all(n % step == 0 for n in self.sampling.patch) and max(self.sampling.patch) > step
         _check(fits, f"sampling.patch = {self.sampling.patch} must be multiples of {step}, one of them larger")
 
+    @property
+    def for_prediction(self) -> PredictionSettings:
+        """The part that prediction needs."""
+        return PredictionSettings(self.network, self.window, self.policy)
+
 
 @dataclass(frozen=True)
 class PredictionSettings:

@@ -24,7 +24,7 @@ from cascade.interrupts import StopSignals
 from cascade.logs import RunLog
 from cascade.losses import region_loss
 from cascade.machine import autocast_dtype
-from cascade.settings import Optimizer, PredictionSettings, Settings, as_table
+from cascade.settings import Optimizer, Settings, as_table
 from cascade.stages import Stage
 from cascade.unet import UNet3d
 from cascade.validation import Validation, validate
@@ -170,7 +170,7 @@ def _look(job: Job, state: _State, log: RunLog) -> None:
 def _model(job: Job, state: _State, result: Validation | None, *, chosen: bool = False) -> Model:
     return Model(
         stage=job.stage,
-        settings=PredictionSettings(job.settings.network, job.settings.window, job.settings.policy),
+        settings=job.settings.for_prediction,
         recipe=as_table(job.settings),
         preparation=job.preparation,
         weights=cpu_state(state.network),

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from cascade.checkpoint import Model, load_model, load_stage_model, save_model
+from cascade.settings import as_table
 from cascade.stages import LIVER, TUMOR
 from cascade.unet import UNet3d
 from preprocess.errors import ModelError
@@ -18,7 +19,8 @@ def model(tiny_settings):
     torch.manual_seed(0)
     return Model(
         stage=LIVER,
-        settings=tiny_settings["liver"],
+        settings=tiny_settings["liver"].for_prediction,
+        recipe=as_table(tiny_settings["liver"]),
         preparation=Preparation((3.0, 2.0, 1.5), (-160.0, 240.0)),
         weights=UNet3d((4, 8), 1).state_dict(),
         scores={"steps": 7, "held_out": [{"liver": 0.5}]},
@@ -44,6 +46,7 @@ def test_a_model_file_says_by_itself_what_it_is(model, tmp_path):
     save_model(path, model)
     read = load_model(path, LIVER)
     assert read.settings == model.settings
+    assert read.recipe["training"] == {"steps": 4, "validations": 2, "seed": 1}
     assert read.preparation == Preparation((3.0, 2.0, 1.5), (-160.0, 240.0))
     assert read.scores == {"steps": 7, "held_out": [{"liver": 0.5}]}
     assert (read.trained_on, read.chosen_on) == (("aa", "bb"), ("cc",))
@@ -118,3 +121,11 @@ def test_damaged_files_are_refused(model, tmp_path):
 def test_without_a_file_the_error_says_how_to_get_one():
     with pytest.raises(ModelError, match="train one with cascade train-tumor and give it as --tumor FILE"):
         load_stage_model(None, "tumor")
+
+
+def test_a_model_of_a_version_with_other_training_settings_is_usable(model, tmp_path):
+    save_model(tmp_path / "m", model)
+    settings = header_of(tmp_path / "m")["settings"]
+    del settings["augmentation"]["noise"]
+    settings["training"]["a_later_key"] = 1
+    assert load_model(with_header(tmp_path / "m", model, settings=settings), LIVER).settings == model.settings

@@ -14,6 +14,7 @@ import torch
 from cascade import __version__
 from cascade.checkpoint import Model, save_model
 from cascade.cli import cascade, run_command
+from cascade.settings import as_table
 from cascade.stages import STAGES
 from cascade.unet import UNet3d
 from preprocess.preparation import Preparation
@@ -32,7 +33,8 @@ def models(tiny_settings, tmp_path):
         network.head.bias.data = torch.tensor([9.0, -9.0][: len(stage.regions)])
         model = Model(
             stage=stage,
-            settings=tiny_settings[name],
+            settings=tiny_settings[name].for_prediction,
+            recipe=as_table(tiny_settings[name]),
             preparation=Preparation((3.0, 3.0, 3.0), (-160.0, 240.0)),
             weights=network.state_dict(),
             scores={},

@@ -17,7 +17,7 @@ def test_soft_dice_by_hand():
     probability = tensor([[[1, 1, 0, 0], [0.5, 0.5, 0.5, 0.5]]])
     target = tensor([[[1, 0, 0, 0], [1, 0, 0, 0]]])
     # (2 + 1) / (2 + 1 + 1) and (1 + 1) / (2 + 1 + 1)
-    torch.testing.assert_close(soft_dice(probability, target), torch.tensor([[0.75, 0.5]]))
+    torch.testing.assert_close(soft_dice(probability, target, smooth=1.0), torch.tensor([[0.75, 0.5]]))
 
 
 def test_soft_dice_without_smoothing_is_dice():
@@ -34,10 +34,10 @@ def test_soft_dice_keeps_samples_and_regions_apart():
 
 
 def test_loss_by_hand():
-    # cross entropy ln 2 everywhere; Dice (1 + 1) / (2 + 1 + 1)
+    # cross entropy ln 2 everywhere; Dice (1 + 100) / (2 + 1 + 100)
     loss = region_loss(tensor([[[0, 0, 0, 0]]]), tensor([[[1, 0, 0, 0]]]), torch.ones(1, 1))
     assert loss.shape == ()
-    assert loss.item() == pytest.approx(LN2 + LN2)
+    assert loss.item() == pytest.approx(LN2 + math.log(103 / 101))
 
 
 def test_dice_is_left_out_where_the_region_is_absent():
@@ -49,27 +49,36 @@ def test_means_are_over_what_is_trusted_and_present():
     logits = tensor([[[0, 0], [30, -30]], [[0, 0], [5, 5]]])
     target = tensor([[[1, 0], [0, 0]], [[1, 1], [1, 1]]])
     trust = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-    # cross entropy ln 2, (30 + 0) / 2, ln 2; Dice 2/3 and 3/4 of the first region, of the second none
-    expected = (2 * LN2 + 15) / 3 + (math.log(3 / 2) + math.log(4 / 3)) / 2
+    # cross entropy ln 2, (30 + 0) / 2, ln 2; Dice 101/102 and 102/103 of the first region, of the second none
+    expected = (2 * LN2 + 15) / 3 + (math.log(102 / 101) + math.log(103 / 102)) / 2
     assert region_loss(logits, target, trust).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_regions_count_alike_however_many_patches_hold_them():
     logits = tensor([[[0, 0], [0, 0]], [[0, 0], [0, 0]]])
     target = tensor([[[1, 0], [1, 0]], [[1, 0], [0, 0]]])
-    # Dice (1 + 1) / (1 + 1 + 1) wherever a region is present: once a region, not three halves
-    expected = LN2 + 2 * math.log(3 / 2)
+    # cross entropy ln 2 three times and (4 ln 2 + ln 2) / 2, for a present voxel of region 1 counts four times;
+    # Dice 101/102 wherever a region is present: once a region, not three halves
+    expected = (3 + 2.5) / 4 * LN2 + 2 * math.log(102 / 101)
     assert region_loss(logits, target, torch.ones(2, 2)).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_missed_small_lesion_has_a_gradient_worth_following():
-    logits = torch.full((1, 1, 8, 8, 8), -5.0, requires_grad=True)
-    target = torch.zeros(1, 1, 8, 8, 8)
-    target[..., 3:5, 3:5, 3:5] = 1
+def test_a_missed_lesion_has_a_gradient_worth_following():
+    """Plain Dice would add a tenth to that of the cross entropy, its logarithm nearly doubles it."""
+    logits = torch.full((1, 1, 20, 20, 20), -5.0, requires_grad=True)
+    target = torch.zeros(1, 1, 20, 20, 20)
+    target[..., 5:15, 5:15, 5:15] = 1
     region_loss(logits, target, torch.ones(1, 1)).backward()
-    inside = -logits.grad[target > 0].sum().item()
-    entropy_alone = 8 / 512
-    assert inside > 5 * entropy_alone
+    entropy_alone = 1000 / 8000
+    assert -logits.grad[target > 0].sum().item() > 1.5 * entropy_alone
+
+
+def test_a_sliver_at_the_rim_does_not_outweigh_the_rest():
+    logits = torch.full((1, 1, 20, 20, 20), -5.0, requires_grad=True)
+    target = torch.zeros(1, 1, 20, 20, 20)
+    target[..., 0, 0, 0] = 1
+    region_loss(logits, target, torch.ones(1, 1)).backward()
+    assert -logits.grad[target > 0].sum().item() < 10 / 8000
 
 
 def test_a_perfect_answer_costs_nothing():
@@ -127,4 +136,4 @@ def test_half_precision_logits_are_summed_in_float32():
     target[:, :, :20] = 1
     loss = region_loss(logits, target, torch.ones(1, 1))
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(LN2 + LN2, rel=1e-4)
+    assert loss.item() == pytest.approx(LN2 + math.log(80100 / 40100), rel=1e-4)

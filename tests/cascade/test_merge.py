@@ -55,11 +55,19 @@ def test_the_liver_is_where_the_mean_of_both_stages_reaches_the_threshold():
 
 def test_the_tumour_is_stage_2_alone_and_its_threshold_counts():
     roi = FULL.cropped(BOX)
-    tumor = filled(roi, (np.s_[0, 1, 2], 0.25), (np.s_[1, 2, 3], 0.24), (np.s_[1, 0, 4], 1.0))
+    tumor = filled(roi, (np.s_[0, 1, 2], 0.25), (np.s_[1, 2, 3], 0.24), (np.s_[1, 0, 4], 0.99))
     fused = fuse(coarse(np.zeros(FULL.shape)), RoiProbabilities(filled(roi), tumor, roi), FULL, BOX, POLICY)
     assert np.argwhere(fused.tumor).tolist() == [[0, 1, 2], [1, 0, 4]]
     assert not fused.liver.any()
     assert not fused.labels.array.any()
+
+
+def test_a_tumour_whose_liver_stage_2_forgot_is_liver_where_stage_1_says_so():
+    roi = FULL.cropped(BOX)
+    fine = RoiProbabilities(filled(roi), filled(roi, (np.s_[0, 1, 2], 0.9), (np.s_[1, 2, 3], 0.9)), roi)
+    fused = fuse(coarse(filled(FULL, (np.s_[1, 3, 3], 0.9))), fine, FULL, BOX, POLICY)
+    assert np.argwhere(fused.liver).tolist() == [[0, 1, 2]]
+    assert np.argwhere(fused.labels.array == 2).tolist() == [[0, 1, 2]]
 
 
 def test_each_stage_is_read_on_its_own_grid():
@@ -77,6 +85,7 @@ def test_each_stage_is_read_on_its_own_grid():
     liver = np.zeros(roi.shape, bool)
     liver[:, 3:, 0] = True
     liver[:, 4:, 1] = True
+    liver[3, :, :2] = True  # a tumour is liver: there p2 is 1
     np.testing.assert_array_equal(fused.liver, liver)
     np.testing.assert_array_equal(fused.tumor, np.arange(4)[:, None, None] + np.zeros(roi.shape) == 3)
 
