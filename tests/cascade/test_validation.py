@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from cascade.stages import LIVER, TUMOR
+from cascade.validation import Validation, validate
+from preprocess.prepared import load_dataset
+
+
+def answer(*regions):
+    """An `Infer` that gives these regions, as fractions of columns, whatever the image."""
+
+    def infer(image, where):
+        out = np.zeros((len(regions), *image.shape), np.float32)
+        for channel, part in zip(out, regions, strict=True):
+            channel[part] = 0.9
+        return out
+
+    return infer
+
+
+def test_the_true_liver_scores_one_and_names_are_kept(prepared):
+    dataset = load_dataset(prepared)
+    result = validate(LIVER, dataset.preparations["liver"], dataset.cases, answer(np.s_[2:10, 3:11, 2:12]))
+    assert result.cases == {name: {"liver": 1.0} for name in "abc"}
+    assert result.mean("liver") == 1.0
+    assert result.table() == [{"liver": 1.0}] * 3
+
+
+def test_a_tumour_implies_liver_and_unlabelled_ones_are_not_scored(prepared):
+    dataset = load_dataset(prepared)
+    tumour_alone = answer(np.s_[:0], np.s_[4:7, 5:8, 5:9])  # all of 12 x 14 x 16 is within 10 mm of the liver
+    result = validate(TUMOR, dataset.preparations["tumor"], dataset.cases[1:], tumour_alone)
+    liver = pytest.approx(2 * 36 / (36 + 640))
+    assert result.cases == {"b": {"liver": liver, "tumor": 1.0}, "c": {"liver": liver, "tumor": None}}
+    assert result.means() == {"liver_dice": liver, "tumor_dice": 1.0}
+
+
+def test_the_picture_is_the_slice_with_most_of_the_highest_class(prepared):
+    dataset = load_dataset(prepared)
+    everything = answer(np.s_[:], np.s_[:0])
+    picture = validate(TUMOR, dataset.preparations["tumor"], dataset.cases[:1], everything).picture
+    assert (picture.truth == 2).sum() == 12
+    assert (picture.prediction == 1).all()
+    assert picture.image.shape == picture.truth.shape == (14, 16)
+
+
+def test_nothing_to_score_has_no_mean():
+    assert Validation({"a": {"tumor": None}}).mean("tumor") is None
+    assert Validation({}).means() == {}
