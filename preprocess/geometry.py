@@ -94,7 +94,24 @@ class Grid:
         """This grid with its axes permuted and flipped so that they point most nearly to head, back and left."""
         alignment = np.array(self.axes) @ np.array(CANONICAL_AXES).T
         order = max(itertools.permutations(range(3)), key=lambda p: sum(abs(alignment[p[i], i]) for i in range(3)))
-        return _turned(self, order, [bool(alignment[order[i], i] < 0) for i in range(3)])
+        return self.turned(order, [bool(alignment[order[i], i] < 0) for i in range(3)])
+
+    def turned(self, order: Sequence[int], flipped: Sequence[bool]) -> Grid:
+        """The same voxels with array axis i being the former axis `order[i]`, reversed where `flipped[i]`."""
+        corner = [0, 0, 0]
+        for axis, flip in zip(order, flipped, strict=True):
+            corner[axis] = self.shape[axis] - 1 if flip else 0
+        # 0.0 - v, not -v: a flipped 0.0 must not become -0.0
+        z, y, x = (
+            triple(0.0 - np.array(self.axes[axis])) if flip else self.axes[axis]
+            for axis, flip in zip(order, flipped, strict=True)
+        )
+        return Grid(
+            shape=index3([self.shape[axis] for axis in order]),
+            spacing_mm=triple([self.spacing_mm[axis] for axis in order]),
+            origin_mm=self.position_mm(corner),
+            axes=(z, y, x),
+        )
 
     def mismatch_mm(self, other: Grid) -> float:
         """Largest distance between the matching corners of two grids; infinite when their shapes differ."""
@@ -102,24 +119,6 @@ class Grid:
             return math.inf
         corners = itertools.product(*((0, n - 1) for n in self.shape))
         return max(math.dist(self.position_mm(c), other.position_mm(c)) for c in corners)
-
-
-def _turned(grid: Grid, order: Sequence[int], flipped: Sequence[bool]) -> Grid:
-    """`grid` with its axes taken in `order`, each reversed where `flipped` says so."""
-    corner = [0, 0, 0]
-    for axis, flip in zip(order, flipped, strict=True):
-        corner[axis] = grid.shape[axis] - 1 if flip else 0
-    # 0.0 - v, not -v: a flipped 0.0 must not become -0.0
-    z, y, x = (
-        triple(0.0 - np.array(grid.axes[axis])) if flip else grid.axes[axis]
-        for axis, flip in zip(order, flipped, strict=True)
-    )
-    return Grid(
-        shape=index3([grid.shape[axis] for axis in order]),
-        spacing_mm=triple([grid.spacing_mm[axis] for axis in order]),
-        origin_mm=grid.position_mm(corner),
-        axes=(z, y, x),
-    )
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ def reoriented(array: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
     alignment = np.array(target.axes) @ np.array(source.axes).T
     order = np.abs(alignment).argmax(axis=1)
     flipped = [bool(alignment[i, order[i]] < 0) for i in range(3)]
-    if sorted(order) != [0, 1, 2] or not _turned(source, order, flipped).mismatch_mm(target) < SAME_PLACE_MM:
+    if sorted(order) != [0, 1, 2] or not source.turned(order, flipped).mismatch_mm(target) < SAME_PLACE_MM:
         raise ValueError(f"not the same voxels: {source} and {target}")
     if array.shape != source.shape:
         raise ValueError(f"array of shape {array.shape} on a grid of shape {source.shape}")

@@ -11,22 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from preprocess.geometry import CANONICAL_AXES, Box, Grid, Triple, index3, reoriented, triple
+from preprocess.phantom_scene import (
+    HALF_DEPTH_MM,
+    HALF_WIDTH_MM,
+    Field,
+    Mask,
+    Rng,
+    Scene,
+    ellipsoid_radius,
+    positions,
+    soft_min,
+    waves,
+)
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 
-Field = NDArray[np.floating[Any]]
-Mask = NDArray[np.bool_]
-Rng = np.random.Generator
-
-_HALF_WIDTH_MM, _HALF_DEPTH_MM = 160.0, 112.0
-#: The most that the smooth deformation moves a point along one axis.
-_WARP_MM = 9.0
 #: Nominal tumour diameters; the outlines vary around them and stay within 8 to 50 mm.
 _TUMOR_MM = (10.0, 44.0)
 
@@ -51,7 +55,7 @@ def make_phantom(seed: int, *, tumors: int | None = None, oriented: bool = True)
     layout, anatomy, lesions, noise = np.random.default_rng(seed).spawn(4)
     count = 0 if lesions.random() < 0.2 else int(lesions.integers(1, 6))
     scale = triple(anatomy.uniform(0.92, 1.06, 3))
-    scene = _Scene(_body_grid(layout, scale, oriented), scale, anatomy)
+    scene = Scene(_body_grid(layout, scale, oriented), scale, anatomy)
     _paint_body(scene)
     _paint_bones(scene)
     _paint_organs(scene)
@@ -70,7 +74,7 @@ def make_phantom(seed: int, *, tumors: int | None = None, oriented: bool = True)
 def _body_grid(rng: Rng, scale: Triple, oriented: bool) -> Grid:
     """A grid around the body, whose centre is world zero; the matrix is coarse to keep files small."""
     margin_mm, columns = rng.uniform(8, 18), rng.uniform(172, 218)
-    width_mm, depth_mm = 2 * (_HALF_WIDTH_MM * scale[0] + margin_mm), 2 * (_HALF_DEPTH_MM * scale[1] + margin_mm)
+    width_mm, depth_mm = 2 * (HALF_WIDTH_MM * scale[0] + margin_mm), 2 * (HALF_DEPTH_MM * scale[1] + margin_mm)
     height_mm = rng.uniform(215, 255) * scale[2]
     pixel_mm = round(width_mm / columns, 3)
     spacing = (round(max(rng.uniform(2.5, 5), height_mm / 90), 2), pixel_mm, pixel_mm)
@@ -89,107 +93,10 @@ def _shuffled(grid: Grid, rng: Rng) -> Grid:
     """The same voxels with array axes flipped at random and, in one case of three, permuted."""
     order = rng.permutation(3) if rng.random() < 1 / 3 else np.arange(3)
     flip = rng.random(3) < 0.5
-    # 0.0 - v, not -v: a flipped 0.0 must not become -0.0
-    axes = [triple(0.0 - np.array(axis)) if f else axis for axis, f in zip(grid.axes, flip, strict=True)]
-    return Grid(
-        index3([grid.shape[i] for i in order]),
-        triple([grid.spacing_mm[i] for i in order]),
-        grid.position_mm([n - 1 if f else 0 for n, f in zip(grid.shape, flip, strict=True)]),
-        (axes[order[0]], axes[order[1]], axes[order[2]]),
-    )
+    return grid.turned([int(axis) for axis in order], [bool(flip[axis]) for axis in order])
 
 
-def _positions(grid: Grid) -> list[Field]:
-    """World x, y and z of every voxel centre, each (z, y, x)."""
-    steps = [np.arange(n, dtype=np.float32) * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True)]
-    k, j, i = np.meshgrid(*steps, indexing="ij", sparse=True)
-    a, b, c = grid.axes
-    return [k * a[w] + j * b[w] + i * c[w] + grid.origin_mm[w] for w in range(3)]
-
-
-def _waves(at: list[Field], rng: Rng, wavelength_mm: float) -> Field:
-    """Smooth noise within -1..1: plane waves in random directions."""
-    total = np.zeros_like(at[0])
-    for _ in range(3):
-        k = rng.standard_normal(3)
-        a, b, c = triple(k * 2 * math.pi / (np.linalg.norm(k) * wavelength_mm * rng.uniform(0.8, 1.25)))
-        total += np.sin(at[0] * a + at[1] * b + at[2] * c + rng.uniform(0, 2 * math.pi))
-    return total / 3
-
-
-def _soft_min(a: Field, b: Field, blend_mm: float) -> Field:
-    """The lower of two fields, with the crease between them rounded."""
-    h = np.maximum(blend_mm - np.abs(a - b), 0) / blend_mm
-    return np.minimum(a, b) - h * h * (blend_mm / 4)
-
-
-def _radius(at: list[Field], centre: Triple, radii: Triple, turn_deg: float = 0) -> Field:
-    """Distance of the points `at` from `centre` in units of an ellipsoid's radii, the ellipsoid turned about z."""
-    x, y, z = (p - c for p, c in zip(at, centre, strict=True))
-    c, s = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))
-    x, y = (x * c + y * s) / radii[0], (y * c - x * s) / radii[1]
-    radius: Field = np.sqrt(x * x + y * y + (z / radii[2]) ** 2)
-    return radius
-
-
-class _Scene:
-    """The picture being painted: `hu`, what is `taken` (closed to the liver), and each voxel in the reference body."""
-
-    def __init__(self, grid: Grid, scale: Triple, rng: Rng) -> None:
-        self.grid, self.scale, self.rng = grid, scale, rng
-        world = _positions(grid)
-        self.at: list[Field] = [(w + _WARP_MM * _waves(world, rng, 170)) / s for w, s in zip(world, scale, strict=True)]
-        self.hu: Field = np.full(grid.shape, -1000, np.float32)
-        self.taken: Mask = np.zeros(grid.shape, bool)
-        self.fat_mm = rng.uniform(10, 22)
-        x, y, z = self.at
-        ratio = (np.abs(x / _HALF_WIDTH_MM) ** 2.3 + np.abs(y / _HALF_DEPTH_MM) ** 2.3) ** (1 / 2.3)
-        #: Depth below the skin along the radius, negative outside of the body.
-        self.depth: Field = np.hypot(x, y) * (1 / np.maximum(ratio, 1e-3) - 1)
-        #: Height above the diaphragm: a dome over the liver, a lower one on the left.
-        back = 42 * ((y + 5) / 90) ** 2
-        self.height: Field = _soft_min(
-            z - 74 + 55 * ((x + 62) / 92) ** 2 + back, z - 60 + 55 * ((x - 75) / 95) ** 2 + back, 30
-        )
-
-    def near(self, a: Triple, b: Triple, reach_mm: float) -> tuple[slice, slice, slice]:
-        """The voxels that can be within `reach_mm` of the line from `a` to `b` (reference body)."""
-        ends = np.array([self.grid.index_at(triple(np.array(p) * self.scale)) for p in (a, b)])
-        margin = (reach_mm * max(self.scale) + 2 * _WARP_MM) / np.array(self.grid.spacing_mm)
-        start, stop = np.floor(ends.min(0) - margin).astype(int), np.ceil(ends.max(0) + margin).astype(int)
-        z, y, x = (slice(max(0, a), max(0, b)) for a, b in zip(start, stop, strict=True))
-        return z, y, x
-
-    def blob(
-        self, hu: float, centre: Triple, radii: Triple, *, turn_deg: float = 0, keep: bool = False, y_max: float = 1e3
-    ) -> None:
-        """Paint an ellipsoid, a little varied, in front of `y_max` and below the diaphragm; `keep` bars the liver."""
-        centre = triple(np.array(centre) + self.rng.uniform(-3, 3, 3))
-        radii = triple(np.array(radii) * self.rng.uniform(0.92, 1.08, 3))
-        box = self.near(centre, centre, max(radii))
-        at: list[Field] = [p[box] for p in self.at]
-        inside = (_radius(at, centre, radii, turn_deg) < 1) & (at[1] < y_max)
-        self.put(hu, box, inside & (self.depth[box] > self.fat_mm + 12) & (self.height[box] < -3), keep)
-
-    def tube(self, hu: float, a: Triple, b: Triple, radii: tuple[float, float], *, within: Mask | None = None) -> None:
-        """Paint a tapered capsule: all of it, closed to the liver, or the part of it `within` a mask."""
-        box = self.near(a, b, max(radii))
-        offset = [p[box] - q for p, q in zip(self.at, a, strict=True)]
-        ahead = [q - p for p, q in zip(a, b, strict=True)]
-        dot: Field = offset[0] * ahead[0] + offset[1] * ahead[1] + offset[2] * ahead[2]
-        along = np.clip(dot / sum(v * v for v in ahead), 0, 1)
-        x, y, z = (o - along * v for o, v in zip(offset, ahead, strict=True))
-        inside = x * x + y * y + z * z < (radii[0] + along * (radii[1] - radii[0])) ** 2
-        self.put(hu, box, inside if within is None else inside & within[box], within is None)
-
-    def put(self, hu: float, box: tuple[slice, slice, slice], inside: Mask, keep: bool) -> None:
-        """Paint a mask of the voxels in `box`."""
-        self.hu[box][inside] = hu
-        if keep:
-            self.taken[box] |= inside
-
-
-def _paint_body(scene: _Scene) -> None:
+def _paint_body(scene: Scene) -> None:
     """Fat, the muscle ring, lungs, heart and diaphragm."""
     depth, height, hu = scene.depth, scene.height, scene.hu
     hu[depth > 0] = 20  # skin
@@ -200,14 +107,14 @@ def _paint_body(scene: _Scene) -> None:
     hu[cavity & (height > -3)] = 50
     hu[cavity & (height > 0)] = -850
     chest = cavity & (height > 2)
-    heart = _radius(scene.at, (22, -38, 92), (62, 48, 48), 20)
+    heart = ellipsoid_radius(scene.at, (22, -38, 92), (62, 48, 48), 20)
     hu[chest & (heart < 1.12)] = -70
     hu[chest & (heart < 1)] = 70
     hu[chest & (heart < 0.8)] = 140
     hu[chest & (np.hypot(scene.at[0] - 5, (scene.at[1] - 48) / 1.1) < 32)] = -60  # mediastinum, around the aorta
 
 
-def _paint_bones(scene: _Scene) -> None:
+def _paint_bones(scene: Scene) -> None:
     """Muscles of the back, the spine with its discs, and the ribs."""
     (x, y, z), hu = scene.at, scene.hu
     side = np.abs(x)
@@ -232,7 +139,7 @@ def _paint_bones(scene: _Scene) -> None:
     hu[ribs] = np.where(rib > 0.6, 620, 320)[ribs]
 
 
-def _paint_organs(scene: _Scene) -> None:
+def _paint_organs(scene: Scene) -> None:
     """Bowel, stomach, pancreas, spleen, kidneys, great vessels, gallbladder: what must not be taken for liver."""
     rng, blob, tube = scene.rng, scene.blob, scene.tube
     for _ in range(26):
@@ -276,23 +183,23 @@ def _branches(
         yield from _branches(rng, end, child, radius * 0.8, order - 1)
 
 
-def _liver_field(scene: _Scene) -> Field:
+def _liver_field(scene: Scene) -> Field:
     """A field (z, y, x) that falls from the inside of the liver outwards, about in millimetres."""
     x, y, z = scene.at
-    right = (1 - _radius(scene.at, (-74, 6, 4), (84, 98, 92))) * 84
+    right = (1 - ellipsoid_radius(scene.at, (-74, 6, 4), (84, 98, 92))) * 84
     reach = scene.rng.uniform(66, 88)  # how far the left lobe goes
-    left = (1 - _radius(scene.at, (8, -48, 32), (reach, 40, 40), 8)) * 40
-    field = -_soft_min(-right, -left, 25)
+    left = (1 - ellipsoid_radius(scene.at, (8, -48, 32), (reach, 40, 40), 8)) * 40
+    field = -soft_min(-right, -left, 25)
     # The underside rises from the right tip to the left lobe; in front of spine and stomach the liver is hollow.
     under = (z + 66 - 0.62 * (x + 78) + 0.18 * y) / 1.2
-    field = _soft_min(field, under, 22)
-    hollow = (_radius(scene.at, (28, 60, -5), (58, 72, 110)) - 1) * 58
-    kidney = (_radius(scene.at, (-50, 82, -60), (44, 62, 70)) - 1) * 50
-    hollow = _soft_min(hollow, kidney, 15)
-    return _soft_min(field, hollow, 15) + 5 * _waves(scene.at, scene.rng, 75)
+    field = soft_min(field, under, 22)
+    hollow = (ellipsoid_radius(scene.at, (28, 60, -5), (58, 72, 110)) - 1) * 58
+    kidney = (ellipsoid_radius(scene.at, (-50, 82, -60), (44, 62, 70)) - 1) * 50
+    hollow = soft_min(hollow, kidney, 15)
+    return soft_min(field, hollow, 15) + 5 * waves(scene.at, scene.rng, 75)
 
 
-def _paint_liver(scene: _Scene) -> tuple[Mask, float]:
+def _paint_liver(scene: Scene) -> tuple[Mask, float]:
     """Paint the liver with its vessels; its mask and HU."""
     rng = scene.rng
     field = _liver_field(scene)
@@ -314,13 +221,13 @@ def _paint_liver(scene: _Scene) -> tuple[Mask, float]:
     return liver, hu
 
 
-def _paint_tumors(scene: _Scene, labels: NDArray[np.uint8], liver_hu: float, count: int, rng: Rng) -> None:
+def _paint_tumors(scene: Scene, labels: NDArray[np.uint8], liver_hu: float, count: int, rng: Rng) -> None:
     """Paint `count` tumours, apart from each other while there is room, and set their label."""
     box = Box.around(labels)
     if box is None or not count:
         return
     grid = scene.grid.cropped(box)
-    at = _positions(grid)
+    at = positions(grid)
     liver = labels[box.slices] > 0
     room = ndimage.distance_transform_edt(np.pad(liver, 1), grid.spacing_mm)[1:-1, 1:-1, 1:-1] / 0.75
     low, high = _TUMOR_MM
@@ -330,12 +237,15 @@ def _paint_tumors(scene: _Scene, labels: NDArray[np.uint8], liver_hu: float, cou
             radius *= 0.9
         choice = np.flatnonzero(room > min(1.2 * radius, float(room.max()) * 0.99))
         centre = grid.position_mm(index3(np.array(np.unravel_index(rng.choice(choice), grid.shape))))
-        distance = _radius(at, centre, (1, 1, 1))
+        distance = ellipsoid_radius(at, centre, (1, 1, 1))
         uneven = triple(rng.uniform(0.85, 1.18, 3))
-        edge = _radius(at, centre, uneven, rng.uniform(0, 180)) * (1 + 0.25 * _waves(at, rng, 1.7 * radius)) - radius
+        edge = (
+            ellipsoid_radius(at, centre, uneven, rng.uniform(0, 180)) * (1 + 0.25 * waves(at, rng, 1.7 * radius))
+            - radius
+        )
         tumor = liver & ((edge < 0) | (distance < 4.2)) & (distance < 24.5)
         hu = max(40.0, liver_hu - rng.uniform(46, 66))
-        scene.hu[box.slices][tumor] = (hu + 7 * _waves(at, rng, 12))[tumor]
+        scene.hu[box.slices][tumor] = (hu + 7 * waves(at, rng, 12))[tumor]
         if radius > 12 and rng.random() < 0.4:
             scene.hu[box.slices][tumor & (edge < -0.55 * radius)] = max(25.0, hu - 20)  # necrosis
             scene.hu[box.slices][tumor & (edge > -1.8)] = liver_hu + 15  # enhancing rim
