@@ -209,7 +209,6 @@ def _save(job: Job, state: _State) -> None:
         "elapsed_s": state.elapsed_s,
         "best": state.best,
         "skipped": state.skipped,
-        "looks": state.looks,
         "history": state.history,
         "stage": job.stage.name,
         "settings": as_table(job.settings),
@@ -233,7 +232,9 @@ def _resumed(job: Job) -> _State:
     state.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("weights/")})
     _restore(state.optimizer, {k[10:]: v for k, v in tensors.items() if k.startswith("optimizer/")})
     state.step, state.elapsed_s, state.best = header["step"], header["elapsed_s"], header["best"]
-    state.skipped, state.looks, state.history = header["skipped"], header["looks"], header["history"]
+    state.skipped, state.history = header["skipped"], header["history"]
+    # Not stored: a run that is extended has looks ahead of it again.
+    state.looks = int(_share(job, state) * job.settings.training.validations)
     return state
 
 

@@ -117,11 +117,13 @@ def test_resume_refuses_other_settings_and_other_cases(prepared, tiny_settings, 
         train(replace(job, resume=True, train=load_dataset(prepared).cases[:2]), QUIET)
 
 
-def test_a_finished_run_can_be_extended(prepared, tiny_settings, tmp_path):
-    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
+def test_a_finished_run_can_be_extended_and_is_looked_at_again(prepared, tiny_settings, tmp_path):
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run")
     train(job, QUIET)
-    longer = replace(job.settings, training=replace(job.settings.training, steps=6))
-    assert train(replace(job, resume=True, settings=longer), QUIET).steps == 6
+    longer = replace(job.settings, training=replace(job.settings.training, steps=8))
+    assert train(replace(job, resume=True, settings=longer), QUIET).steps == 8
+    validations = [row["step"] for row in rows_of(tmp_path / "run") if "liver_dice" in row]
+    assert validations == [2, 4, 8]
 
 
 def test_a_loss_that_is_not_finite_is_skipped_and_in_the_end_stops(prepared, tiny_settings, tmp_path, monkeypatch):
