@@ -129,7 +129,7 @@ def prepare(source: Path, data: Path, liver_config: Path | None, tumor_config: P
 
 def _training_options(command: _Command) -> _Command:
     for option in (
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        _device_option,
         click.option("--resume", is_flag=True, help="Go on where the run in -o stopped."),
         click.option("--steps", type=click.IntRange(1), help="Stop after so many steps.  [default: from the settings]"),
         click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes instead."),

@@ -98,7 +98,7 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
         coarse = find_liver(volume, liver.infer, liver.preparation, liver.policy)
     if not coarse.found:
         empty = LabelMap(np.zeros(volume.grid.shape, np.uint8), volume.grid)
-        return Segmentation(NOT_FOUND, empty, coarse, warnings=_contrast_warning(volume))
+        return Segmentation(NOT_FOUND, empty, coarse)
     box = coarse.roi(volume.grid, liver.policy.margin_mm)
     _LOG.info("region of interest %s..%s of %s (z, y, x)", box.start, box.stop, volume.grid.shape)
     if tumor is None:
@@ -119,11 +119,6 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
 def refine(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:
     """Stage 2 on the region of interest, near the mask `liver` on the same grid."""
     return find_tumor(roi, liver, tumor.infer, tumor.preparation, tumor.policy.reach_mm)
-
-
-def _contrast_warning(volume: Volume) -> tuple[str, ...]:
-    low, high = volume.array.min(), volume.array.max()
-    return (f"all voxels are {low} HU",) if low == high else ()
 
 
 def _border_warning(labels: LabelMap) -> tuple[str, ...]:

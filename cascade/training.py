@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,12 @@ class _State:
     skipped: int = 0
     bad_in_a_row: int = 0
     looks: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
     looked_at: tuple[int, Validation] | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a training: the last model's and the best model's validation, and the steps made."""
+    """The end of a training: the steps made, and the held-out scores of the best model (None: nothing held out)."""
 
     steps: int
     best: Validation | None
@@ -161,7 +160,6 @@ def _look(job: Job, state: _State, log: RunLog) -> None:
     state.looked_at = state.step, result
     log.validation(state.step, result)
     score = result.mean(job.stage.goal)
-    state.history.append({"step": state.step, **result.means()})
     if score is not None and score >= state.best:  # of equally good models the longest trained
         state.best = score
         save_model(job.folder / "best.safetensors", _model(job, state, result, chosen=True))
@@ -209,7 +207,6 @@ def _save(job: Job, state: _State) -> None:
         "elapsed_s": state.elapsed_s,
         "best": state.best,
         "skipped": state.skipped,
-        "history": state.history,
         "stage": job.stage.name,
         "settings": as_table(job.settings),
         "cases": [c.survey.content for c in job.train],
@@ -232,7 +229,7 @@ def _resumed(job: Job) -> _State:
     state.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("weights/")})
     _restore(state.optimizer, {k[10:]: v for k, v in tensors.items() if k.startswith("optimizer/")})
     state.step, state.elapsed_s, state.best = header["step"], header["elapsed_s"], header["best"]
-    state.skipped, state.history = header["skipped"], header["history"]
+    state.skipped = header["skipped"]
     # Not stored: a run that is extended has looks ahead of it again.
     state.looks = int(_share(job, state) * job.settings.training.validations)
     return state

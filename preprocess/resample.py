@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.geometry import Box, Grid
-from preprocess.volume import LabelMap, Volume
+from preprocess.volume import LabelMap
 
 FloatArray = NDArray[np.float32]
 
@@ -85,11 +85,6 @@ def resampled(array: NDArray[Any], source: Grid, target: Grid, box: Box | None =
     for index, slab in enumerate(slabs(array, source, target, box)):
         out[index] = slab
     return out
-
-
-def resample_volume(volume: Volume, target: Grid) -> Volume:
-    """HU (z, y, x) on another grid, linear, float32."""
-    return Volume(resampled(volume.array, volume.grid, target), target)
 
 
 def resample_labels(labels: LabelMap, target: Grid) -> LabelMap:

@@ -104,6 +104,18 @@ def test_an_oblique_scan_keeps_its_header_exactly(tmp_path):
     assert (sitk.GetArrayFromImage(sitk.ReadImage(str(mask))) == 2).sum() == 5 * 6 * 6
 
 
+def test_a_scan_without_liver_gets_an_empty_mask_and_its_oddity_is_said_once(tmp_path):
+    sitk.WriteImage(image_of(np.full((5, 6, 7), -100, np.int16)), str(tmp_path / "flat.nii"))
+    line = run_case(tmp_path / "flat.nii", fakes.fake_runner(), Outputs(tmp_path / "out"))
+    assert line.startswith("flat: liver not found, liver 0 mL")
+    report = report_of(tmp_path / "out" / "flat")
+    assert report["warnings"] == ["every voxel is -100 HU; is this the right file?"]
+    assert (report["status"], report["roi"], report["lesions"]) == ("liver not found", None, [])
+    mask = sitk.ReadImage(str(tmp_path / "out" / "flat" / "segmentation.nii.gz"))
+    assert mask.GetSize() == (7, 6, 5)
+    assert not sitk.GetArrayFromImage(mask).any()
+
+
 def test_the_roi_is_in_voxels_of_the_file_as_stored(tmp_path):
     straight = written(tmp_path / "a.nii")
     sitk.WriteImage(sitk.Flip(sitk.ReadImage(str(straight)), (True, False, False), False), str(tmp_path / "b.nii"))

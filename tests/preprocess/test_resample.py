@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from preprocess.geometry import Box, Grid, reoriented
-from preprocess.resample import resample_labels, resample_volume, resampled, slabs
-from preprocess.volume import LabelMap, Volume
+from preprocess.resample import resample_labels, resampled, slabs
+from preprocess.volume import LabelMap
 
 AXES = ((-2 / 7, -3 / 7, 6 / 7), (-3 / 7, 6 / 7, 2 / 7), (6 / 7, 2 / 7, 3 / 7))
 GRID = Grid(shape=(6, 8, 10), spacing_mm=(7.0, 3.5, 1.4), origin_mm=(10.0, -20.0, 30.0), axes=AXES)
@@ -189,14 +189,6 @@ def test_a_grid_with_the_same_first_centre_does_not_share_the_corner():
 def test_an_array_that_does_not_fit_its_grid_is_refused(shape):
     with pytest.raises(ValueError, match=re.escape(f"array of shape {shape} on a grid of shape (6, 8, 10)")):
         next(slabs(noise(shape), GRID, TARGET))
-
-
-def test_resample_volume_comes_with_its_grid():
-    out = resample_volume(Volume(noise(), GRID), TARGET)
-    assert type(out) is Volume
-    assert out.grid == TARGET
-    assert out.array.dtype == np.float32
-    np.testing.assert_array_equal(out.array, resampled(noise(), GRID, TARGET))
 
 
 def labels_of(values, spacing, axis=0):
