@@ -21,7 +21,9 @@ from cascade.settings import Settings
 from cascade.stages import Stage
 from preprocess.errors import UsageError
 from preprocess.geometry import index3
+from preprocess.preparation import Preparation
 from preprocess.prepared import PreparedCase
+from stage2_tumor.synthesis import paint_lesions
 
 #: Candidate centres kept of a pool; every voxel of a hundred scans would not fit into memory.
 _CANDIDATES = 20_000
@@ -29,7 +31,7 @@ _CANDIDATES = 20_000
 
 @dataclass(frozen=True)
 class Batch:
-    """`image` (n, 1, z, y, x) in -1..1, `target` 0/1 (n, regions, z, y, x), `trust` (n, regions)."""
+    """`image` (n, 1, z, y, x) in -1..1, `target` and `trust` 0/1 (n, regions, z, y, x); see `region_loss`."""
 
     image: Tensor
     target: Tensor
@@ -41,7 +43,7 @@ class _Source:
     image: NDArray[np.float16]
     labels: NDArray[np.uint8]
     centres: Mapping[str, NDArray[Any]]
-    trust: tuple[float, ...]
+    drawn: tuple[bool, ...]
 
 
 class Sampler:
@@ -51,11 +53,13 @@ class Sampler:
     scan nor a large tumour drowns the others. A pool that the case lacks is replaced by another that it has.
     """
 
-    def __init__(self, cases: Sequence[PreparedCase], stage: Stage, settings: Settings) -> None:
+    def __init__(
+        self, cases: Sequence[PreparedCase], stage: Stage, settings: Settings, preparation: Preparation
+    ) -> None:
         unknown = set(settings.sampling.shares) - set(stage.pools)
         if unknown:
             raise UsageError(f"sampling.shares: unknown {', '.join(sorted(unknown))}; known: {', '.join(stage.pools)}")
-        self._settings = settings
+        self._settings, self._preparation = settings, preparation
         self._regions = len(stage.regions)
         self._sources = {case.name: _load(case, stage) for case in cases}
         self._patients: dict[str, list[str]] = {}
@@ -85,10 +89,34 @@ class Sampler:
         turned = rng.random() < augmentation.affine_share
         matrix = random_affine(rng, augmentation) if turned else np.eye(3)
         image, regions = cut_patch(source.image, source.labels, index3(centre), size, matrix, self._regions)
+        trust = _trust(regions, source.drawn)
+        if rng.random() < self._settings.lesions.share:
+            image, regions, trust = self._with_lesions(image, regions, trust, rng)
         image = change_intensity(image, rng, augmentation)
         if rng.random() < augmentation.cut_share:
             image, regions = cut_scan(image, regions, rng)
-        return image, regions, torch.tensor(source.trust)
+        return image, regions, trust
+
+    def _with_lesions(
+        self, image: Tensor, regions: Tensor, trust: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The patch with synthetic tumours in its liver; a stage that does not tell them apart sees them as liver."""
+        liver, *tumor = regions.numpy() > 0
+        taken = tumor[0] if tumor else np.zeros_like(liver)
+        painted = paint_lesions(image.numpy(), liver, taken, self._preparation, rng, self._settings.lesions)
+        if tumor:
+            regions[1] = torch.from_numpy(taken | painted.tumor)
+            trust[1] = torch.maximum(trust[1], torch.from_numpy(painted.known))
+        return torch.from_numpy(painted.image), regions, trust
+
+
+def _trust(regions: Tensor, drawn: Sequence[bool]) -> Tensor:
+    """Where each region's label is known: everywhere if it was drawn, else outside the region that it lies in."""
+    trust = torch.ones_like(regions)
+    for k, known in enumerate(drawn):
+        if not known:
+            trust[k] = 1 - regions[k - 1]
+    return trust
 
 
 def _shares(weights: Sequence[float | np.floating[Any]]) -> NDArray[np.float64]:
@@ -101,9 +129,9 @@ def _load(case: PreparedCase, stage: Stage) -> _Source:
     centres = {name: pool(labels) for name, pool in stage.pools.items()}
     if not case.scores_tumor:
         centres.pop("lesion", None)
-    trust = tuple(1.0 if region != "tumor" or case.scores_tumor else 0.0 for region in stage.regions)
+    drawn = tuple(region != "tumor" or case.scores_tumor for region in stage.regions)
     few = {name: _thinned(pool) for name, pool in centres.items() if pool.size}
-    return _Source(case.image(stage.name), labels, few, trust)
+    return _Source(case.image(stage.name), labels, few, drawn)
 
 
 def _thinned(pool: NDArray[Any]) -> NDArray[Any]:

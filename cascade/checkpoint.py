@@ -142,5 +142,6 @@ def load_stage_model(path: Path | None, name: str) -> Model:
 
 
 def cpu_state(network: torch.nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    """A copy on the CPU of the weights that prediction needs: without the outputs that only training has."""
+    weights = network.state_dict().items()
+    return {name: tensor.detach().cpu().clone() for name, tensor in weights if not name.startswith("deep_heads.")}

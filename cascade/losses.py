@@ -1,43 +1,144 @@
-"""Logarithmic Dice plus cross entropy over nested regions, for labels that are not all to be trusted."""
+"""What training lowers: a cross entropy, an overlap, or both, over nested regions that are not trusted everywhere.
+
+`region_loss` is chosen by name (`LOSSES`). All are sums over the trusted voxels of a batch, so false voxels of a patch
+without the region count against the patches that hold it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_VOXELS = (2, 3, 4)
+from cascade.settings import Loss
+from preprocess.errors import UsageError
 
-#: Voxels added to both sides of Dice: a sliver of liver at the rim of a patch must not outweigh everything else.
-SMOOTH_VOXELS = 100.0
-#: Cross entropy counts a present voxel of region k this many times per region before it: each is rarer than the last.
-RARITY_WEIGHT = 4.0
+_POOLED = (0, 2, 3, 4)
 
 
-def soft_dice(probability: Tensor, target: Tensor, smooth: float = SMOOTH_VOXELS) -> Tensor:
-    """Soft Dice (Milletari et al., V-Net, 3DV 2016) of each sample and region: (n, c, z, y, x) to (n, c).
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Soft voxel counts of each region, each (regions): `both`, only `missed`, only `false`, and in `neither`.
 
-    `smooth` (in voxels) keeps the ratio finite where both are empty, and near 1 where both are tiny.
+    `smooth` voxels are added where a ratio is taken: a sliver of liver at the rim of a patch must not outweigh
+    everything else.
     """
-    overlap = (probability * target).sum(_VOXELS)
-    return (2 * overlap + smooth) / (probability.sum(_VOXELS) + target.sum(_VOXELS) + smooth)
+
+    both: Tensor
+    missed: Tensor
+    false: Tensor
+    neither: Tensor
+    smooth: float
+
+    @staticmethod
+    def of(probability: Tensor, target: Tensor, trust: Tensor, smooth: float) -> Counts:
+        """Counts over the trusted voxels; all are (n, regions, z, y, x)."""
+        hit, claimed = (probability * target * trust).sum(_POOLED), (probability * trust).sum(_POOLED)
+        wanted, known = (target * trust).sum(_POOLED), trust.sum(_POOLED)
+        return Counts(hit, wanted - hit, claimed - hit, known - wanted - claimed + hit, smooth)
+
+    def ratio(self, false: float, missed: float) -> Tensor:
+        """The Tversky index: 1 where prediction and truth agree; `false` = `missed` = 1/2 is Dice, 1 is Jaccard."""
+        both = self.both + self.smooth
+        return both / (both + false * self.false + missed * self.missed)
 
 
-def region_loss(logits: Tensor, target: Tensor, trust: Tensor) -> Tensor:
-    """Weighted cross entropy on every trusted region, plus -ln Dice where the region is present; a scalar.
+def dice(counts: Counts) -> Tensor:
+    """1 - Dice (Milletari et al., V-Net, 3DV 2016)."""
+    return 1 - counts.ratio(0.5, 0.5)
 
-    The logarithm (Wong et al., MICCAI 2018) is what gets small lesions going: while a region is still missed, the
-    gradient of plain Dice all but vanishes, that of its logarithm does not. Regions count alike, however many patches
-    of the batch hold them.
 
-    `logits` and `target` (0/1) are (n, c, z, y, x); `trust` (n, c) is 1 where the label of that region is known and 0
-    where it is not (a case whose tumours nobody drew). Dice is left out on patches without the region: there it has no
-    useful gradient and keeps the loss near 1. Finite for every batch, also for one without any trusted region.
+def log_dice(counts: Counts) -> Tensor:
+    """-ln Dice. While a region is still missed, the gradient of plain Dice all but vanishes, this one does not."""
+    return -torch.log(counts.ratio(0.5, 0.5))
+
+
+def exp_log_dice(counts: Counts) -> Tensor:
+    """(-ln Dice)^0.3 (Wong et al., MICCAI 2018)."""
+    return (log_dice(counts) + 1e-6) ** 0.3
+
+
+def jaccard(counts: Counts) -> Tensor:
+    """1 - intersection over union."""
+    return 1 - counts.ratio(1.0, 1.0)
+
+
+def tversky(counts: Counts) -> Tensor:
+    """1 - Tversky index, missed voxels counting more than false ones (Salehi et al., MLMI 2017)."""
+    return 1 - counts.ratio(0.3, 0.7)
+
+
+def sensitivity_specificity(counts: Counts) -> Tensor:
+    """Missed share of the region and false share of the rest, 1 to 9 (after Brosch et al., MICCAI 2015)."""
+    missed = counts.missed / (counts.both + counts.missed + counts.smooth)
+    false = counts.false / (counts.neither + counts.false + counts.smooth)
+    return 0.1 * missed + 0.9 * false
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Binary cross entropy of every voxel, present ones counted `weight` times."""
+    return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none")
+
+
+def focal(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy, sure voxels counted less: (1 - p)^2 (Lin et al., ICCV 2017)."""
+    wrong = torch.abs(torch.sigmoid(logits) - target)
+    return wrong**2 * cross_entropy(logits, target, weight)
+
+
+#: By name: the part that is a mean over voxels and the part that is a ratio of counts.
+LOSSES: Mapping[str, tuple[Callable[..., Tensor] | None, Callable[[Counts], Tensor] | None]] = {
+    "log_dice_ce": (cross_entropy, log_dice),
+    "dice_ce": (cross_entropy, dice),
+    "dice_focal": (focal, dice),
+    "ce": (cross_entropy, None),
+    "focal": (focal, None),
+    "dice": (None, dice),
+    "exp_log_dice": (None, exp_log_dice),
+    "jaccard": (None, jaccard),
+    "tversky": (None, tversky),
+    "sensitivity_specificity": (None, sensitivity_specificity),
+}
+
+
+def region_loss(logits: Tensor, target: Tensor, trust: Tensor, settings: Loss) -> Tensor:
+    """The loss `settings.name`, a scalar: a mean over the regions for its voxels' part, a sum for that of the counts.
+
+    `logits`, `target` (0/1) and `trust` are (n, regions, z, y, x); `trust` is 1 where the label of that region is known
+    and 0 where it is not (the liver of a case whose tumours nobody drew). A ratio is left out for a region that the
+    batch does not hold, where it has no useful gradient; a loss without a voxels' part takes the share of false voxels
+    instead. Finite for every batch, also for one that is trusted nowhere. Raises UsageError for an unknown name.
     """
+    if settings.name not in LOSSES:
+        raise UsageError(f"loss.name = {settings.name!r} is unknown; known: {', '.join(LOSSES)}")
+    by_voxel, by_count = LOSSES[settings.name]
     logits = logits.float()
-    weight = RARITY_WEIGHT ** torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1, 1)
-    entropy = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none").mean(_VOXELS)
-    present = (target.sum(_VOXELS) > 0) * trust
-    missed = -torch.log(soft_dice(torch.sigmoid(logits), target)) * present
-    by_region = missed.sum(0) / present.sum(0).clamp(min=1)
-    return (entropy * trust).sum() / trust.sum().clamp(min=1) + by_region.sum()
+    counts = Counts.of(torch.sigmoid(logits), target, trust, settings.smooth_voxels)
+    known = trust.sum(_POOLED)
+    total = logits.sum() * 0  # keeps the graph where nothing else does
+    if by_voxel:
+        weight = settings.rarity_weight ** torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1, 1)
+        total = total + ((by_voxel(logits, target, weight) * trust).sum(_POOLED) / known.clamp(min=1)).mean()
+    if by_count:
+        absent = torch.zeros_like(known) if by_voxel else counts.false / known.clamp(min=1)
+        present = (target * trust).sum(_POOLED) > 0
+        total = total + torch.where(present, by_count(counts), absent).sum()
+    return total
+
+
+def deep_loss(outputs: Sequence[Tensor], target: Tensor, trust: Tensor, settings: Loss) -> Tensor:
+    """`region_loss` at every resolution of `outputs`, finest first, each halved in size and in weight; the weights add
+    up to 1 (Lee et al., Deeply-Supervised Nets, AISTATS 2015).
+
+    A coarse voxel's target is the share of its voxels in the region, and it is trusted where all of them are.
+    """
+    total, weights = torch.zeros((), device=target.device), 0.0
+    for level, logits in enumerate(outputs):
+        if level:
+            target, trust = F.avg_pool3d(target, 2), (F.avg_pool3d(trust, 2) == 1).float()
+        total = total + region_loss(logits, target, trust, settings) * 0.5**level
+        weights += 0.5**level
+    return total / weights

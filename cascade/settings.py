@@ -20,6 +20,7 @@ from preprocess.errors import UsageError
 from preprocess.preparation import SpacingPlan
 from stage1_liver.recipe import LiverPolicy
 from stage2_tumor.recipe import TumorPolicy
+from stage2_tumor.synthesis import Lesions
 
 Table = Mapping[str, Any]
 
@@ -86,18 +87,43 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What training lowers: a loss of `cascade.losses` by its `name`.
+
+    Cross entropy counts a present voxel of region k `rarity_weight` times per region before it: each is rarer than the
+    last. `smooth_voxels` are added to both sides of a ratio. Up to `deep_levels` coarser outputs of the network, which
+    only training computes, are supervised too.
+    """
+
+    name: str
+    rarity_weight: float
+    smooth_voxels: float
+    deep_levels: int
+
+    def __post_init__(self) -> None:
+        _check(self.rarity_weight > 0, f"loss.rarity_weight = {self.rarity_weight} must be positive")
+        _check(min(self.smooth_voxels, self.deep_levels) >= 0, f"loss: no value may be negative: {self}")
+
+
+@dataclass(frozen=True)
 class Optimizer:
-    """AdamW with a linear warm-up and a cosine decay to zero."""
+    """AdamW with a linear warm-up and a cosine decay to zero.
+
+    Models are kept, and judged, as a running mean of the weights: each step moves it by 1 - `average_decay` towards the
+    weights (0: no mean). Its end is smoother than any single step (Polyak and Juditsky, 1992).
+    """
 
     learning_rate: float
     weight_decay: float
     warmup_steps: int
     clip_norm: float
+    average_decay: float
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, f"optimizer.learning_rate = {self.learning_rate} must be positive")
         _check(self.clip_norm > 0, f"optimizer.clip_norm = {self.clip_norm} must be positive")
         _check(min(self.weight_decay, self.warmup_steps) >= 0, f"optimizer: no value may be negative: {self}")
+        _check(0 <= self.average_decay < 1, f"optimizer.average_decay = {self.average_decay} must lie in 0..1")
 
 
 @dataclass(frozen=True)
@@ -137,6 +163,8 @@ class Settings:
     preparation: SpacingPlan
     sampling: Sampling
     augmentation: Augmentation
+    lesions: Lesions
+    loss: Loss
     optimizer: Optimizer
     training: Training
     window: Window

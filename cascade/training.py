@@ -22,7 +22,7 @@ from cascade.checkpoint import Model, cpu_state, load_tensors, save_model, save_
 from cascade.inference import as_infer
 from cascade.interrupts import StopSignals
 from cascade.logs import RunLog
-from cascade.losses import region_loss
+from cascade.losses import deep_loss
 from cascade.machine import autocast_dtype
 from cascade.settings import Optimizer, Settings, as_table
 from cascade.stages import Stage
@@ -55,9 +55,10 @@ class Job:
 
 @dataclass
 class _State:
-    """What changes during a training; everything that a resumed run needs."""
+    """What changes during a training; everything that a resumed run needs. `average` is what models are made of."""
 
     network: UNet3d
+    average: UNet3d
     optimizer: torch.optim.AdamW
     step: int = 0
     elapsed_s: float = 0.0
@@ -87,7 +88,7 @@ def train(job: Job, show: Show) -> Outcome:
     """
     torch.manual_seed(job.settings.training.seed)
     state = _resumed(job) if job.resume else _fresh(job)
-    sampler = Sampler(job.train, job.stage, job.settings)
+    sampler = Sampler(job.train, job.stage, job.settings, job.preparation)
     saved = started = time.monotonic()
     before = state.elapsed_s
     batches = ahead(sampler.batch, state.step)
@@ -121,8 +122,16 @@ def _share(job: Job, state: _State) -> float:
 
 
 def _fresh(job: Job) -> _State:
-    network = UNet3d(job.settings.network.features, len(job.stage.regions)).to(job.device)
-    return _State(network, torch.optim.AdamW(network.parameters(), weight_decay=job.settings.optimizer.weight_decay))
+    network = _network(job)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=job.settings.optimizer.weight_decay)
+    average = _network(job)
+    average.load_state_dict(network.state_dict())
+    return _State(network, average, optimizer)
+
+
+def _network(job: Job) -> UNet3d:
+    deep = job.settings.loss.deep_levels
+    return UNet3d(job.settings.network.features, len(job.stage.regions), deep).to(job.device)
 
 
 def _step(state: _State, batch: Batch, job: Job, share: float) -> float:
@@ -133,8 +142,8 @@ def _step(state: _State, batch: Batch, job: Job, share: float) -> float:
     state.step += 1
     dtype = autocast_dtype(job.device)
     with torch.autocast(job.device.type, dtype, enabled=dtype is not None):
-        logits = state.network(batch.image.to(job.device))
-    loss = region_loss(logits, batch.target.to(job.device), batch.trust.to(job.device))
+        outputs = state.network.outputs(batch.image.to(job.device))
+    loss = deep_loss(outputs, batch.target.to(job.device), batch.trust.to(job.device), job.settings.loss)
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), job.settings.optimizer.clip_norm)
@@ -149,13 +158,22 @@ def _step(state: _State, batch: Batch, job: Job, share: float) -> float:
         return math.nan
     state.bad_in_a_row = 0
     state.optimizer.step()
+    _move_average(state, job.settings.optimizer.average_decay)
     return loss.item()
+
+
+def _move_average(state: _State, decay: float) -> None:
+    # Early on the mean follows closely, or it would hold the first random weights for long.
+    decay = min(decay, state.step / (state.step + 10))
+    with torch.no_grad():
+        for mean, now in zip(state.average.parameters(), state.network.parameters(), strict=True):
+            mean.lerp_(now, 1 - decay)
 
 
 def _look(job: Job, state: _State, log: RunLog) -> None:
     """Score the held-out cases, and keep the model when it is the best so far."""
     state.looks = int(_share(job, state) * job.settings.training.validations)
-    infer = as_infer(state.network, job.settings.window, job.device)
+    infer = as_infer(state.average, job.settings.window, job.device)
     result = validate(job.stage, job.preparation, job.held_out, infer)
     state.looked_at = state.step, result
     log.validation(state.step, result)
@@ -171,7 +189,7 @@ def _model(job: Job, state: _State, result: Validation | None, *, chosen: bool =
         settings=job.settings.for_prediction,
         recipe=as_table(job.settings),
         preparation=job.preparation,
-        weights=cpu_state(state.network),
+        weights=cpu_state(state.average),
         scores={"steps": state.step, "held_out": result.table() if result else None},
         trained_on=tuple(sorted(case.survey.content for case in job.train)),
         chosen_on=tuple(sorted(case.survey.content for case in job.held_out)) if chosen else (),
@@ -193,13 +211,14 @@ def _finish(job: Job, state: _State) -> Outcome:
 def _last_look(job: Job, state: _State) -> Validation:
     if state.looked_at is not None and state.looked_at[0] == state.step:
         return state.looked_at[1]
-    infer = as_infer(state.network, job.settings.window, job.device)
+    infer = as_infer(state.average, job.settings.window, job.device)
     return validate(job.stage, job.preparation, job.held_out, infer)
 
 
 def _save(job: Job, state: _State) -> None:
     """Write the state to resume, and the current model as `last`."""
     tensors: dict[str, Tensor] = {f"weights/{k}": v for k, v in state.network.state_dict().items()}
+    tensors |= {f"average/{k}": v for k, v in state.average.state_dict().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
     header = {
@@ -227,6 +246,7 @@ def _resumed(job: Job) -> _State:
         raise ModelError(f"{path}: made with other training cases; give the same DATA and --fold, or another -o")
     state = _fresh(job)
     state.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("weights/")})
+    state.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average/")})
     _restore(state.optimizer, {k[10:]: v for k, v in tensors.items() if k.startswith("optimizer/")})
     state.step, state.elapsed_s, state.best = header["step"], header["elapsed_s"], header["best"]
     state.skipped = header["skipped"]

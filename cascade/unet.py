@@ -30,10 +30,11 @@ class ConvBlock(nn.Sequential):
 class UNet3d(nn.Module):
     """Image (n, 1, z, y, x) to logits (n, regions, z, y, x); z, y, x must be multiples of `multiple`.
 
-    `features` are the channels of each level, finest first.
+    `features` are the channels of each level, finest first. With `deep_levels`, so many coarser levels have an output
+    of their own, for training alone (see `outputs`).
     """
 
-    def __init__(self, features: tuple[int, ...], regions: int) -> None:
+    def __init__(self, features: tuple[int, ...], regions: int, deep_levels: int = 0) -> None:
         super().__init__()
         self.multiple = 2 ** (len(features) - 1)
         self.down = nn.ModuleList(
@@ -43,18 +44,29 @@ class UNet3d(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose3d(deep, shallow, 2, stride=2) for shallow, deep in pairwise(features))
         self.join = nn.ModuleList(ConvBlock(2 * shallow, shallow) for shallow in features[:-1])
         self.head = nn.Conv3d(features[0], regions, 1)
+        self.deep_heads = nn.ModuleList(nn.Conv3d(width, regions, 1) for width in features[1 : 1 + deep_levels])
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of one batch."""
+        return cast(Tensor, self.head(self._levels(image)[-1]))
+
+    def outputs(self, image: Tensor) -> list[Tensor]:
+        """Logits at full resolution, then at each coarser level that has an output, halved in size each time."""
+        levels = self._levels(image)[::-1]
+        heads = (self.head, *self.deep_heads)
+        return [head(level) for head, level in zip(heads, levels, strict=False)]
+
+    def _levels(self, image: Tensor) -> list[Tensor]:
+        """Features of every level on the way up, coarsest first."""
         skips = []
         for block in self.down:
             image = block(image)
             skips.append(image)
-        skips.pop()
+        levels = [skips.pop()]
         for up, join in zip(reversed(self.up), reversed(self.join), strict=True):
-            image = join(torch.cat((up(image), skips.pop()), dim=1))
-        return cast(Tensor, self.head(image))
+            levels.append(join(torch.cat((up(levels[-1]), skips.pop()), dim=1)))
+        return levels
 
 
 def _initialise(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from preprocess.components import components
 from preprocess.geometry import Box, Grid
@@ -17,6 +18,8 @@ LabelArray = NDArray[np.uint8]
 #: nor tumour, and rotated patches need something to show in their corners.
 MARGIN_MM = 40.0
 VALIDATION_MARGIN_MM = 10.0
+#: How far from the liver a patch "outside" is centred at most.
+NEAR_VOXELS = 20
 
 
 def training_box(labels: LabelArray, grid: Grid) -> Box:
@@ -45,7 +48,14 @@ def _liver(labels: LabelArray) -> NDArray[Any]:
 
 
 def _outside(labels: LabelArray) -> NDArray[Any]:
-    return np.flatnonzero(labels == 0)
+    """What lies beside the liver, where prediction looks; the air around the body teaches nothing."""
+    every = 2  # the distance is not needed at every voxel
+    coarse = labels[::every, ::every, ::every]
+    if not coarse.any():
+        return np.flatnonzero(labels == 0)
+    near = ndimage.distance_transform_edt(coarse == 0) * every <= NEAR_VOXELS
+    chosen = np.argwhere(near & (coarse == 0)) * every
+    return np.asarray(np.ravel_multi_index(tuple(chosen.T), labels.shape))
 
 
 #: From where a patch's centre is drawn: name to the flat indices of the candidates in `labels` (z, y, x).

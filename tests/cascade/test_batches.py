@@ -8,11 +8,15 @@ from cascade.batches import Batch, Sampler, ahead
 from cascade.settings import load_settings
 from cascade.stages import LIVER, TUMOR
 from preprocess.errors import UsageError
+from preprocess.preparation import Preparation
 from preprocess.prepared import PreparedCase, Survey
 
-PLAIN = [f"augmentation.{name}=0" for name in ("rotation_deg", "scale", "contrast", "brightness", "gamma", "noise")] + [
-    f"augmentation.{name}_share=0" for name in ("blur", "thick_slices", "cut")
-]
+PREPARATION = Preparation((1.0, 1.0, 1.0), (-160.0, 240.0))
+PLAIN = (
+    ["lesions.share=0"]
+    + [f"augmentation.{name}=0" for name in ("rotation_deg", "scale", "contrast", "brightness", "gamma", "noise")]
+    + [f"augmentation.{name}_share=0" for name in ("blur", "thick_slices", "cut")]
+)
 
 
 @pytest.fixture
@@ -59,10 +63,10 @@ def values(sampler, batches):
 
 @pytest.mark.parametrize(("stage", "regions"), [(LIVER, 1), (TUMOR, 2)])
 def test_a_batch_has_the_documented_shapes(case, stage, regions):
-    batch = Sampler([case("a", body())], stage, settings(stage.name)).batch(0)
+    batch = Sampler([case("a", body())], stage, settings(stage.name), PREPARATION).batch(0)
     assert batch.image.shape == (3, 1, 4, 5, 6)
     assert batch.target.shape == (3, regions, 4, 5, 6)
-    assert batch.trust.shape == (3, regions)
+    assert batch.trust.shape == (3, regions, 4, 5, 6)
     assert batch.image.dtype == batch.target.dtype == batch.trust.dtype == torch.float32
     assert batch.image.abs().max() <= 1
     assert set(batch.target.unique().tolist()) <= {0, 1}
@@ -70,36 +74,67 @@ def test_a_batch_has_the_documented_shapes(case, stage, regions):
 
 def test_a_batch_depends_on_seed_and_step_alone(case):
     cases = [case("a", body()), case("b", body(), value=0.5)]
-    sampler, again = (Sampler(cases, TUMOR, settings("tumor")) for _ in range(2))
+    sampler, again = (Sampler(cases, TUMOR, settings("tumor"), PREPARATION) for _ in range(2))
     batches = [sampler.batch(step) for step in range(4)]
     np.random.seed(3)
     torch.manual_seed(3)
     for step in (2, 0, 3, 1):
         assert equal(again.batch(step), batches[step])
     assert not equal(batches[0], batches[1])
-    other = Sampler(cases, TUMOR, settings("tumor", "training.seed=6"))
+    other = Sampler(cases, TUMOR, settings("tumor", "training.seed=6"), PREPARATION)
     assert not equal(other.batch(0), batches[0])
 
 
-def test_tumours_that_nobody_drew_are_not_trusted(case):
+def test_tumours_that_nobody_drew_are_not_trusted_inside_the_liver(case):
     drawn, not_drawn = case("a", body(), value=0.5), case("b", body(), value=-0.5, scores_tumor=False)
-    sampler = Sampler([drawn, not_drawn], TUMOR, settings("tumor", *PLAIN))
+    sampler = Sampler([drawn, not_drawn], TUMOR, settings("tumor", *PLAIN), PREPARATION)
     seen = set()
     for step in range(10):
         batch = sampler.batch(step)
-        for image, trust in zip(batch.image, batch.trust, strict=True):
-            seen.add((bool((image == 0.5).any()), tuple(trust.tolist())))
-    assert seen == {(True, (1.0, 1.0)), (False, (1.0, 0.0))}
+        for image, target, trust in zip(batch.image, batch.target, batch.trust, strict=True):
+            seen.add(bool((image == 0.5).any()))
+            assert (trust[0] == 1).all()
+            assert torch.equal(trust[1], torch.ones(4, 5, 6) if (image == 0.5).any() else 1 - target[0])
+    assert seen == {True, False}
+
+
+def test_a_synthetic_tumour_is_painted_labelled_and_trusted(case):
+    labels = np.zeros((24, 26, 28), np.uint8)
+    labels[2:22, 2:24, 2:26] = 1
+    rules = [*PLAIN[1:], "lesions.share=1", "lesions.diameter_mm=[9.0, 9.0]", "sampling.patch=[16, 18, 20]"]
+    for drawn in (True, False):
+        chosen = settings("tumor", *rules, *only(TUMOR, liver=1.0))
+        batch = Sampler([case(f"{drawn}", labels, scores_tumor=drawn)], TUMOR, chosen, PREPARATION).batch(0)
+        liver, tumor = batch.target[:, 0], batch.target[:, 1]
+        assert (tumor.sum(dim=(1, 2, 3)) > 50).all()
+        assert (liver[tumor > 0] == 1).all()
+        assert (batch.trust[:, 1][tumor > 0] == 1).all()
+        assert (batch.image[:, 0][tumor > 0].mean() - batch.image[:, 0][(liver > 0) & (tumor == 0)].mean()).abs() > 0.05
+        untrusted = (batch.trust[:, 1] == 0).any()
+        assert untrusted == (not drawn)
+
+
+def test_stage_1_sees_synthetic_tumours_as_liver(case):
+    labels = np.zeros((24, 26, 28), np.uint8)
+    labels[2:22, 2:24, 2:26] = 1
+    rules = [*PLAIN[1:], "lesions.share=1", "lesions.diameter_mm=[9.0, 9.0]", "sampling.patch=[16, 18, 20]"]
+    chosen = settings("liver", *rules, *only(LIVER, liver=1.0))
+    batch = Sampler([case("a", labels)], LIVER, chosen, PREPARATION).batch(0)
+    inside = batch.image[batch.target > 0]
+    assert (inside != 0).sum() > 50
+    assert (batch.image[batch.target == 0] <= 0).all()
 
 
 def test_the_liver_is_trusted_in_every_case(case):
-    sampler = Sampler([case("a", body(), scores_tumor=False)], LIVER, settings("liver"))
+    sampler = Sampler([case("a", body(), scores_tumor=False)], LIVER, settings("liver"), PREPARATION)
     assert (sampler.batch(0).trust == 1).all()
 
 
 def test_an_unknown_pool_is_refused(case):
     with pytest.raises(UsageError, match=r"^sampling\.shares: unknown lesion; known: liver, anywhere$"):
-        Sampler([case("a", body())], LIVER, settings("liver", "sampling.shares={ lesion = 1.0, liver = 1.0 }"))
+        Sampler(
+            [case("a", body())], LIVER, settings("liver", "sampling.shares={ lesion = 1.0, liver = 1.0 }"), PREPARATION
+        )
 
 
 def test_patches_are_drawn_around_their_pool(case):
@@ -107,7 +142,7 @@ def test_patches_are_drawn_around_their_pool(case):
     labels[10, 12, 14] = 2
     for pool, hit in (("lesion", True), ("outside", False)):
         chosen = settings("tumor", *PLAIN, *only(TUMOR, **{pool: 1.0}))
-        batches = [Sampler([case(pool, labels)], TUMOR, chosen).batch(0)]
+        batches = [Sampler([case(pool, labels)], TUMOR, chosen, PREPARATION).batch(0)]
         found = batches[0].target[:, 1].amax(dim=(1, 2, 3)) > 0
         # the centre is moved by at most a quarter of the patch, so a lesion stays in it
         assert found.all() if hit else not found.all()
@@ -117,7 +152,7 @@ def test_centres_are_moved_about(case):
     labels = np.zeros((20, 24, 28), np.uint8)
     labels[10, 12, 14] = 2
     chosen = settings("tumor", *PLAIN, *only(TUMOR, lesion=1.0), "sampling.patch=[8, 8, 8]")
-    sampler = Sampler([case("a", labels)], TUMOR, chosen)
+    sampler = Sampler([case("a", labels)], TUMOR, chosen, PREPARATION)
     places = torch.cat([sampler.batch(k).target[:, 1].nonzero()[:, 1:] for k in range(20)])
     assert len(places) == 60
     assert places.min(dim=0).values.tolist() == [2, 2, 2]
@@ -126,14 +161,14 @@ def test_centres_are_moved_about(case):
 
 def test_patients_are_drawn_alike_however_many_cases_they_have(case):
     cases = [case(f"a{k}", body(), value=0.5, patient="a") for k in range(3)] + [case("b", body(), value=-0.5)]
-    drawn = values(Sampler(cases, LIVER, settings("liver", *PLAIN, *only(LIVER, liver=1.0))), 100)
+    drawn = values(Sampler(cases, LIVER, settings("liver", *PLAIN, *only(LIVER, liver=1.0)), PREPARATION), 100)
     assert 110 < (drawn > 0).sum() < 190
 
 
 def test_a_case_with_context_is_drawn_more_often(case):
     cases = [case("a", body(), value=0.5, context=True), case("b", body(), value=-0.5)]
     chosen = settings("liver", *PLAIN, *only(LIVER, liver=1.0), "sampling.context_weight=9.0")
-    drawn = values(Sampler(cases, LIVER, chosen), 100)
+    drawn = values(Sampler(cases, LIVER, chosen, PREPARATION), 100)
     assert 250 < (drawn > 0).sum() < 290
 
 
@@ -141,7 +176,7 @@ def test_a_case_with_context_is_drawn_more_often_than_the_patients_other_case(ca
     cases = [case("a", body(), value=0.5, patient="p", context=True), case("b", body(), value=-0.5, patient="p")]
     chosen = settings("liver", *PLAIN, *only(LIVER, liver=1.0), "sampling.context_weight=9.0")
     for order in (cases, cases[::-1]):
-        drawn = values(Sampler(order, LIVER, chosen), 100)
+        drawn = values(Sampler(order, LIVER, chosen, PREPARATION), 100)
         assert 250 < (drawn > 0).sum() < 290
 
 
@@ -149,7 +184,7 @@ def test_the_weight_of_a_patient_is_the_mean_of_its_cases(case):
     mixed = [case("a", body(), value=0.5, patient="p", context=True), case("b", body(), value=0.5, patient="p")]
     other = case("c", body(), value=-0.5)
     chosen = settings("liver", *PLAIN, *only(LIVER, liver=1.0), "sampling.context_weight=9.0")
-    drawn = values(Sampler([*mixed, other], LIVER, chosen), 200)
+    drawn = values(Sampler([*mixed, other], LIVER, chosen, PREPARATION), 200)
     # 5 to 1 of 600; the largest weight would give 540, the sum 545, a case's share 567, the smallest weight 300
     assert 475 < (drawn > 0).sum() < 525
 
@@ -158,7 +193,7 @@ def test_the_order_of_a_patients_cases_does_not_change_the_weight(case):
     mixed = [case("a", body(), value=0.5, patient="p", context=True), case("b", body(), value=0.5, patient="p")]
     other = case("c", body(), value=-0.5)
     chosen = settings("liver", *PLAIN, *only(LIVER, liver=1.0), "sampling.context_weight=1000.0")
-    one, turned = (values(Sampler([*part, other], LIVER, chosen), 30) for part in (mixed, mixed[::-1]))
+    one, turned = (values(Sampler([*part, other], LIVER, chosen, PREPARATION), 30) for part in (mixed, mixed[::-1]))
     np.testing.assert_array_equal(one, turned)
 
 
@@ -167,7 +202,9 @@ def test_a_pool_that_the_case_lacks_is_replaced(case):
     labels[labels == 2] = 1
     for pool in ("liver", "outside"):
         shares = only(TUMOR, lesion=0.999, **{pool: 0.001})
-        sampler = Sampler([case(pool, labels)], TUMOR, settings("tumor", *PLAIN, *shares, "sampling.patch=[1, 2, 1]"))
+        sampler = Sampler(
+            [case(pool, labels)], TUMOR, settings("tumor", *PLAIN, *shares, "sampling.patch=[1, 2, 1]"), PREPARATION
+        )
         # the patch is the centre and the row before it
         centres = torch.cat([sampler.batch(k).target[:, 0, 0, 1, 0] for k in range(10)])
         assert (centres == (pool == "liver")).all()
@@ -177,7 +214,7 @@ def test_a_pool_that_the_case_lacks_is_replaced_by_one_of_share_zero(case):
     labels = body()
     labels[labels == 2] = 1
     chosen = settings("tumor", *PLAIN, *only(TUMOR, lesion=1.0), "sampling.patch=[1, 2, 1]")
-    sampler = Sampler([case("a", labels)], TUMOR, chosen)
+    sampler = Sampler([case("a", labels)], TUMOR, chosen, PREPARATION)
     centres = torch.cat([sampler.batch(k).target[:, 0, 0, 1, 0] for k in range(20)])
     # liver or outside, as often, though the liver is an eighth of the scan
     assert 15 < centres.sum() < 45
@@ -188,7 +225,7 @@ def test_lesions_of_a_case_without_drawn_tumours_are_no_centres(case):
     labels[10, 12, 14] = 2
     chosen = settings("tumor", *PLAIN, *only(TUMOR, lesion=0.999, outside=0.001), "sampling.patch=[1, 2, 1]")
     for drawn in (True, False):
-        sampler = Sampler([case(f"{drawn}", labels, scores_tumor=drawn)], TUMOR, chosen)
+        sampler = Sampler([case(f"{drawn}", labels, scores_tumor=drawn)], TUMOR, chosen, PREPARATION)
         centres = torch.cat([sampler.batch(k).target[:, 0, 0, 1, 0] for k in range(10)])
         assert (centres == drawn).all()
 
@@ -198,7 +235,7 @@ def test_a_large_pool_is_thinned_out_evenly(case):
     labels[:, :, :2] = 1
     chosen = settings("liver", *PLAIN, *only(LIVER, anywhere=1.0), "sampling.patch=[2, 1, 1]")
     prepared = case("a", labels)
-    sampler, again = (Sampler([prepared], LIVER, chosen) for _ in range(2))
+    sampler, again = (Sampler([prepared], LIVER, chosen, PREPARATION) for _ in range(2))
     assert equal(sampler.batch(0), again.batch(0))
     liver = [sampler.batch(k).target.mean().item() for k in range(100)]
     # 80,000 voxels, every 4th is in column 0; half of the scan is liver
@@ -250,7 +287,7 @@ def test_patches_that_are_not_turned_keep_the_noise_of_the_scan(case, share, sha
     noise = np.where(np.random.default_rng(0).random((6, 8, 10)) < 0.5, -0.5, 0.5).astype(np.float16)
     np.save(made.folder / "tumor_image.npy", noise)
     still = [a for a in PLAIN if "rotation" not in a and "scale" not in a]
-    sampler = Sampler([made], TUMOR, settings("tumor", *still, f"augmentation.affine_share={share}"))
+    sampler = Sampler([made], TUMOR, settings("tumor", *still, f"augmentation.affine_share={share}"), PREPARATION)
     image = torch.cat([sampler.batch(step).image for step in range(5)])
     close = torch.stack([(image - value).abs() < 1e-3 for value in (-1.0, -0.5, 0.5)]).any(dim=0)
     assert (close.float().mean().item() > 0.999) is sharp

@@ -3,9 +3,15 @@ import math
 import pytest
 import torch
 
-from cascade.losses import region_loss, soft_dice
+from cascade.losses import LOSSES, Counts, deep_loss, region_loss
+from cascade.settings import Loss
+from preprocess.errors import UsageError
 
 LN2 = math.log(2)
+
+
+def loss_of(name="log_dice_ce", *, rarity_weight=4.0, smooth_voxels=50.0, deep_levels=0):
+    return Loss(name, rarity_weight, smooth_voxels, deep_levels)
 
 
 def tensor(values, *, grad=False):
@@ -13,54 +19,69 @@ def tensor(values, *, grad=False):
     return torch.tensor(values, dtype=torch.float32)[:, :, None, None].requires_grad_(grad)
 
 
-def test_soft_dice_by_hand():
-    probability = tensor([[[1, 1, 0, 0], [0.5, 0.5, 0.5, 0.5]]])
-    target = tensor([[[1, 0, 0, 0], [1, 0, 0, 0]]])
-    # (2 + 1) / (2 + 1 + 1) and (1 + 1) / (2 + 1 + 1)
-    torch.testing.assert_close(soft_dice(probability, target, smooth=1.0), torch.tensor([[0.75, 0.5]]))
+def known(like):
+    return torch.ones_like(like)
 
 
-def test_soft_dice_without_smoothing_is_dice():
-    assert soft_dice(tensor([[[1, 1, 0]]]), tensor([[[1, 0, 0]]]), smooth=0.0).item() == pytest.approx(2 / 3)
+def cost(logits, target, trust=None, **settings):
+    return region_loss(logits, target, known(target) if trust is None else trust, loss_of(**settings))
 
 
-def test_soft_dice_of_nothing_and_nothing_is_one():
-    assert soft_dice(tensor([[[0, 0]]]), tensor([[[0, 0]]])).item() == 1
+def test_counts_by_hand():
+    probability = tensor([[[1, 1, 0, 0]], [[0.5, 0.5, 0.5, 0.5]]])
+    target = tensor([[[1, 0, 0, 0]], [[1, 0, 1, 0]]])
+    trust = tensor([[[1, 1, 1, 1]], [[1, 1, 0, 0]]])
+    counts = Counts.of(probability, target, trust, smooth=0.0)
+    found = [part.item() for part in (counts.both, counts.missed, counts.false, counts.neither)]
+    assert found == [1.5, 0.5, 1.5, 2.5]
 
 
-def test_soft_dice_keeps_samples_and_regions_apart():
-    ones = torch.ones(2, 3, 4, 5, 6)
-    assert soft_dice(ones, ones).shape == (2, 3)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # both 1.5, missed 0.5, false 1.5, neither 2.5 (see above)
+        ("dice", 1 - 1.5 / 2.5),
+        ("exp_log_dice", (-math.log(1.5 / 2.5)) ** 0.3),
+        ("jaccard", 1 - 1.5 / 3.5),
+        ("tversky", 1 - 1.5 / (1.5 + 0.3 * 1.5 + 0.7 * 0.5)),
+        ("sensitivity_specificity", 0.1 * 0.5 / 2 + 0.9 * 1.5 / 4),
+    ],
+)
+def test_ratios_by_hand(name, expected):
+    counts = Counts(*(torch.tensor([v]) for v in (1.5, 0.5, 1.5, 2.5)), smooth=0.0)
+    by_count = LOSSES[name][1]
+    assert by_count(counts).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_loss_by_hand():
+def test_smoothing_keeps_the_ratio_of_a_sliver_near_one():
+    counts = Counts(*(torch.tensor([v]) for v in (0.0, 1.0, 0.0, 9.0)), smooth=50.0)
+    assert counts.ratio(0.5, 0.5).item() == pytest.approx(50 / 50.5)
+
+
+def test_cross_entropy_and_log_dice_by_hand():
     # cross entropy ln 2 everywhere; Dice (1 + 100) / (2 + 1 + 100)
-    loss = region_loss(tensor([[[0, 0, 0, 0]]]), tensor([[[1, 0, 0, 0]]]), torch.ones(1, 1))
+    loss = cost(tensor([[[0, 0, 0, 0]]]), tensor([[[1, 0, 0, 0]]]))
     assert loss.shape == ()
     assert loss.item() == pytest.approx(LN2 + math.log(103 / 101))
 
 
-def test_dice_is_left_out_where_the_region_is_absent():
-    loss = region_loss(tensor([[[0, 0, 0, 0]]]), tensor([[[0, 0, 0, 0]]]), torch.ones(1, 1))
-    assert loss.item() == pytest.approx(LN2)
+def test_focal_counts_sure_voxels_less():
+    logits = tensor([[[0, math.log(9)]]])  # probabilities 0.5 and 0.9
+    loss = cost(logits, tensor([[[0, 1]]]), name="focal")
+    assert loss.item() == pytest.approx((0.25 * LN2 + 0.01 * -math.log(0.9)) / 2, rel=1e-5)
 
 
-def test_means_are_over_what_is_trusted_and_present():
-    logits = tensor([[[0, 0], [30, -30]], [[0, 0], [5, 5]]])
-    target = tensor([[[1, 0], [0, 0]], [[1, 1], [1, 1]]])
-    trust = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-    # cross entropy ln 2, (30 + 0) / 2, ln 2; Dice 101/102 and 102/103 of the first region, of the second none
-    expected = (2 * LN2 + 15) / 3 + (math.log(102 / 101) + math.log(103 / 102)) / 2
-    assert region_loss(logits, target, trust).item() == pytest.approx(expected, rel=1e-6)
+def test_the_ratio_is_left_out_where_the_region_is_absent():
+    assert cost(tensor([[[0, 0, 0, 0]]]), tensor([[[0, 0, 0, 0]]])).item() == pytest.approx(LN2)
 
 
-def test_regions_count_alike_however_many_patches_hold_them():
-    logits = tensor([[[0, 0], [0, 0]], [[0, 0], [0, 0]]])
-    target = tensor([[[1, 0], [1, 0]], [[1, 0], [0, 0]]])
-    # cross entropy ln 2 three times and (4 ln 2 + ln 2) / 2, for a present voxel of region 1 counts four times;
-    # Dice 101/102 wherever a region is present: once a region, not three halves
-    expected = (3 + 2.5) / 4 * LN2 + 2 * math.log(102 / 101)
-    assert region_loss(logits, target, torch.ones(2, 2)).item() == pytest.approx(expected, rel=1e-6)
+def test_false_voxels_of_a_patch_without_the_region_count_against_the_others():
+    """Two patches, the region in the first; the second is called region or not."""
+    target = tensor([[[1, 1, 0, 0]], [[0, 0, 0, 0]]])
+    clean, false = tensor([[[30, 30, -30, -30]], [[-30] * 4]]), tensor([[[30, 30, -30, -30]], [[30] * 4]])
+    one, other = (cost(logits, target, name="dice", smooth_voxels=0.0).item() for logits in (clean, false))
+    assert one == pytest.approx(0, abs=1e-6)
+    assert other == pytest.approx(1 - 2 / (2 + 0.5 * 4))
 
 
 def test_a_missed_lesion_has_a_gradient_worth_following():
@@ -68,7 +89,7 @@ def test_a_missed_lesion_has_a_gradient_worth_following():
     logits = torch.full((1, 1, 20, 20, 20), -5.0, requires_grad=True)
     target = torch.zeros(1, 1, 20, 20, 20)
     target[..., 5:15, 5:15, 5:15] = 1
-    region_loss(logits, target, torch.ones(1, 1)).backward()
+    cost(logits, target).backward()
     entropy_alone = 1000 / 8000
     assert -logits.grad[target > 0].sum().item() > 1.5 * entropy_alone
 
@@ -77,54 +98,64 @@ def test_a_sliver_at_the_rim_does_not_outweigh_the_rest():
     logits = torch.full((1, 1, 20, 20, 20), -5.0, requires_grad=True)
     target = torch.zeros(1, 1, 20, 20, 20)
     target[..., 0, 0, 0] = 1
-    region_loss(logits, target, torch.ones(1, 1)).backward()
+    cost(logits, target).backward()
     assert -logits.grad[target > 0].sum().item() < 10 / 8000
 
 
-def test_a_perfect_answer_costs_nothing():
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_perfect_answer_costs_nothing(name):
     target = tensor([[[1, 0, 0, 1], [0, 0, 0, 1]]])
-    assert region_loss((target - 0.5) * 60, target, torch.ones(1, 2)).item() == pytest.approx(0, abs=1e-6)
+    nearly = 0.04 if name == "exp_log_dice" else 1e-5  # its slope at 0 is infinite
+    assert cost((target - 0.5) * 60, target, name=name).item() == pytest.approx(0, abs=nearly)
 
 
-def test_a_batch_without_tumour_still_teaches():
-    logits = tensor([[[0, 1, 2], [0, 3, 6]]], grad=True)
-    loss = region_loss(logits, tensor([[[1, 1, 0], [0, 0, 0]]]), torch.ones(1, 2))
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_without_tumour_still_teaches(name):
+    logits = tensor([[[0, 1, 2], [0, 1.5, 2]]], grad=True)
+    loss = cost(logits, tensor([[[1, 1, 0], [0, 0, 0]]]), name=name)
     loss.backward()
     assert torch.isfinite(loss)
-    tumor = logits.grad[0, 1]
-    assert (tumor > 0.05).all()  # every voxel is pushed down
-    assert tumor[0, 0, 2] > tumor[0, 0, 0]  # the surest mistake the hardest
+    assert (logits.grad[0, 1] > 0.01).all()  # every voxel is pushed down
 
 
-def test_a_present_region_is_pulled_up_and_the_rest_down():
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_present_region_is_pulled_up_and_the_rest_down(name):
     logits = tensor([[[0, 0, 0]]], grad=True)
-    region_loss(logits, tensor([[[1, 0, 0]]]), torch.ones(1, 1)).backward()
+    cost(logits, tensor([[[1, 0, 0]]]), name=name).backward()
     assert (logits.grad.flatten() < 0).tolist() == [True, False, False]
 
 
-def test_an_untrusted_region_has_no_gradient_and_no_say():
-    target = tensor([[[1, 0], [1, 0]], [[1, 0], [0, 0]]])
-    trust = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    logits = tensor([[[0, 1], [2, 3]], [[0, 1], [2, 3]]], grad=True)
-    loss = region_loss(logits, target, trust)
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_untrusted_voxel_has_no_gradient_and_no_say(name):
+    target, trust = tensor([[[1, 0, 1], [1, 0, 0]]]), tensor([[[1, 1, 1], [0, 1, 1]]])
+    logits = tensor([[[0, 1, 2], [2, 3, 1]]], grad=True)
+    loss = cost(logits, target, trust, name=name)
     loss.backward()
-    assert (logits.grad[:, 1] == 0).all()
-    assert (logits.grad[:, 0] != 0).all()
-    alone = region_loss(logits[:, :1].detach(), target[:, :1], torch.ones(2, 1))
-    assert loss.item() == pytest.approx(alone.item())
+    assert (logits.grad[0, 1, 0, 0] != 0).tolist() == [False, True, True]
+    changed = tensor([[[0, 1, 2], [-7, 3, 1]]])
+    assert cost(changed, target, trust, name=name).item() == pytest.approx(loss.item())
 
 
-def test_a_batch_without_any_trust_costs_nothing_and_is_finite():
+def test_a_present_voxel_of_a_rarer_region_counts_more():
+    target = tensor([[[1, 0], [1, 0]]])
+    # ln 2 for the first region, (4 ln 2 + ln 2) / 2 for the second
+    assert cost(tensor([[[0, 0], [0, 0]]]), target, name="ce").item() == pytest.approx((1 + 2.5) / 2 * LN2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_without_any_trust_costs_nothing_and_is_finite(name):
     logits = tensor([[[0, 1]]], grad=True)
-    loss = region_loss(logits, tensor([[[1, 0]]]), torch.zeros(1, 1))
+    target = tensor([[[1, 0]]])
+    loss = cost(logits, target, torch.zeros_like(target), name=name)
     loss.backward()
     assert loss.item() == 0
     assert (logits.grad == 0).all()
 
 
-def test_large_logits_stay_finite():
+@pytest.mark.parametrize("name", LOSSES)
+def test_large_logits_stay_finite(name):
     logits = tensor([[[1e4, -1e4]]], grad=True)
-    loss = region_loss(logits, tensor([[[0, 1]]]), torch.ones(1, 1))
+    loss = cost(logits, tensor([[[0, 1]]]), name=name)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -134,6 +165,29 @@ def test_half_precision_logits_are_summed_in_float32():
     logits = torch.zeros(1, 1, 40, 40, 50, dtype=torch.bfloat16)
     target = torch.zeros(1, 1, 40, 40, 50)
     target[:, :, :20] = 1
-    loss = region_loss(logits, target, torch.ones(1, 1))
+    loss = cost(logits, target)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(LN2 + math.log(80100 / 40100), rel=1e-4)
+
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(UsageError, match=r"^loss\.name = 'hinge' is unknown; known: log_dice_ce, dice_ce, "):
+        cost(tensor([[[0]]]), tensor([[[1]]]), name="hinge")
+
+
+def test_deep_outputs_count_half_as_much_each():
+    target = torch.zeros(1, 1, 2, 4, 8)
+    target[..., :4] = 1
+    fine, coarse = torch.zeros(1, 1, 2, 4, 8), torch.full((1, 1, 1, 2, 4), 2.0)
+    halved = torch.zeros(1, 1, 1, 2, 4)
+    halved[..., :2] = 1
+    expected = (cost(fine, target) + 0.5 * cost(coarse, halved)) / 1.5
+    assert deep_loss([fine, coarse], target, known(target), loss_of()).item() == pytest.approx(expected.item())
+
+
+def test_a_coarse_voxel_is_trusted_where_all_of_it_is():
+    target, trust = torch.zeros(1, 1, 2, 2, 4), torch.ones(1, 1, 2, 2, 4)
+    trust[0, 0, 0, 0, 0] = 0
+    coarse = torch.zeros(1, 1, 1, 1, 2, requires_grad=True)
+    deep_loss([torch.zeros(1, 1, 2, 2, 4), coarse], target, trust, loss_of()).backward()
+    assert (coarse.grad.flatten() != 0).tolist() == [False, True]

@@ -116,8 +116,8 @@ def test_an_unknown_key_names_the_file_the_table_the_key_and_the_known_keys(tmp_
 def test_an_unknown_table_names_the_file_and_the_known_tables(tmp_path):
     path = write(tmp_path, "[trainig]\nsteps = 10\n")
     assert message(files=[path]) == (
-        f"{path}: unknown key trainig; known here: network, preparation, sampling, augmentation, optimizer, training, "
-        "window, policy"
+        f"{path}: unknown key trainig; known here: network, preparation, sampling, augmentation, lesions, loss, "
+        "optimizer, training, window, policy"
     )
 
 

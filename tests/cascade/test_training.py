@@ -129,11 +129,11 @@ def test_a_finished_run_can_be_extended_and_is_looked_at_again(prepared, tiny_se
 def test_a_loss_that_is_not_finite_is_skipped_and_in_the_end_stops(prepared, tiny_settings, tmp_path, monkeypatch):
     calls = []
 
-    def sometimes_nan(logits, target, trust):
+    def sometimes_nan(outputs, target, trust, settings):
         calls.append(1)
-        return logits.mean() * (float("nan") if len(calls) == 2 or len(calls) > 4 else 1.0)
+        return outputs[0].mean() * (float("nan") if len(calls) == 2 or len(calls) > 4 else 1.0)
 
-    monkeypatch.setattr(training, "region_loss", sometimes_nan)
+    monkeypatch.setattr(training, "deep_loss", sometimes_nan)
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
     train(job, QUIET)
     weights, header = load_tensors(tmp_path / "run" / "resume.safetensors")
@@ -151,8 +151,28 @@ def test_the_time_limit_ends_a_run(prepared, tiny_settings, tmp_path):
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():
-    settings = Optimizer(learning_rate=1.0, weight_decay=0.0, warmup_steps=4, clip_norm=1.0)
+    settings = Optimizer(learning_rate=1.0, weight_decay=0.0, warmup_steps=4, clip_norm=1.0, average_decay=0.0)
     assert learning_rate(settings, 0, 0.0) == 0.25
     assert learning_rate(settings, 3, 0.0) == 1.0
     assert learning_rate(settings, 100, 0.5) == pytest.approx(0.5)
     assert learning_rate(settings, 200, 1.0) == 0.0
+
+
+def test_models_are_the_running_mean_of_the_weights(prepared, tiny_settings, tmp_path):
+    settings = tiny_settings["liver"]
+    for decay, differs in ((0.0, False), (0.9, True)):
+        chosen = replace(settings, optimizer=replace(settings.optimizer, average_decay=decay))
+        folder = tmp_path / f"{decay}"
+        train(job_for("liver", prepared, {"liver": chosen}, folder, held_out=[]), QUIET)
+        model, _ = load_tensors(folder / "last.safetensors")
+        state, _ = load_tensors(folder / "resume.safetensors")
+        assert torch.equal(model["head.weight"], state["average/head.weight"])
+        assert torch.equal(model["head.weight"], state["weights/head.weight"]) is not differs
+
+
+def test_a_model_file_holds_no_deep_outputs(prepared, tiny_settings, tmp_path):
+    train(job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[]), QUIET)
+    model, _ = load_tensors(tmp_path / "run" / "last.safetensors")
+    state, _ = load_tensors(tmp_path / "run" / "resume.safetensors")
+    assert "weights/deep_heads.0.weight" in state
+    assert not [name for name in model if "deep" in name]

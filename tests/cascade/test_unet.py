@@ -52,3 +52,16 @@ def test_weights_start_at_the_scale_of_he():
     torch.manual_seed(0)
     weight = UNet3d((16, 32), 1).down[0][3].weight
     assert weight.std().item() == pytest.approx((2 / (1 + 0.01**2) / (16 * 27)) ** 0.5, rel=0.03)
+
+
+def test_deep_outputs_halve_in_size_and_the_first_is_the_result():
+    torch.manual_seed(1)
+    network = UNet3d((2, 3, 4), 2, deep_levels=2).eval()
+    image = torch.randn(1, 1, 8, 12, 16)
+    outputs = network.outputs(image)
+    assert [tuple(o.shape) for o in outputs] == [(1, 2, 8, 12, 16), (1, 2, 4, 6, 8), (1, 2, 2, 3, 4)]
+    torch.testing.assert_close(outputs[0], network(image))
+
+
+def test_there_are_no_more_deep_outputs_than_levels():
+    assert len(UNet3d((2, 3), 1, deep_levels=5).outputs(torch.zeros(1, 1, 4, 4, 4))) == 2
