@@ -43,6 +43,10 @@ def cut_patch(
     Voxel i of the patch shows the scan at `centre` + `matrix` (i - size // 2). Beyond the scan the image is `AIR` and
     the label background. Linear for both; region k holds every class above k.
     """
+    if np.array_equal(matrix, np.eye(3)):
+        first = np.array(centre) - np.array(size) // 2
+        plain = _window(image, first, first + size, AIR)
+        return plain, _regions(_window(labels, first, first + size, 0), regions)
     # The middle of a patch of even size lies half a voxel before voxel size // 2.
     middle = np.array(centre) + matrix @ ((np.array(size) - 1) / 2 - np.array(size) // 2)
     half = np.abs(matrix) @ (np.array(size) / 2) + 1
@@ -50,7 +54,7 @@ def cut_patch(
     stop = np.ceil(middle + half).astype(int) + 1
     scan = _window(image, start, stop, AIR)
     classes = _window(labels, start, stop, 0)
-    stack = torch.stack([scan, *((classes > k).float() for k in range(regions))])
+    stack = torch.cat([scan[None], _regions(classes, regions)])
     # affine_grid wants (x, y, z) and -1..1 over the source; offsets are scaled from voxels on both sides.
     source = np.array(stop - start, float)
     theta = np.zeros((3, 4))
@@ -59,6 +63,10 @@ def cut_patch(
     grid = F.affine_grid(torch.from_numpy(theta).float()[None], [1, 1, *size], align_corners=False)
     patch = F.grid_sample(stack[None], grid, align_corners=False, padding_mode="border")[0]
     return patch[0], (patch[1:] >= 0.5).float()
+
+
+def _regions(classes: Tensor, count: int) -> Tensor:
+    return torch.stack([(classes > k).float() for k in range(count)])
 
 
 def _window(array: NDArray[Any], start: NDArray[Any], stop: NDArray[Any], fill: float) -> Tensor:

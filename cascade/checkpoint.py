@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cascade import __version__
 from cascade.settings import PredictionSettings, prediction_settings_from
+from cascade.shipped import shipped_path
 from cascade.stages import STAGES, Stage
 from cascade.unet import UNet3d
 from preprocess.errors import ModelError, UsageError
@@ -53,7 +54,7 @@ class Model:
 
     def network(self) -> UNet3d:
         """The network with its weights. Raises ModelError when they do not fit the settings."""
-        network = UNet3d(self.settings.network.features, len(self.stage.regions))
+        network = UNet3d(self.settings.network.features, len(self.stage.regions), stem=self.settings.network.stem)
         try:
             network.load_state_dict(dict(self.weights))
         except RuntimeError as error:
@@ -65,7 +66,7 @@ class Model:
 
 
 def save_model(path: Path, model: Model) -> None:
-    """Write `model` to `path`, atomically."""
+    """Write `model` to `path`, atomically, its weights in half precision: prediction computes in no more."""
     header = {
         "format": FORMAT,
         "version": __version__,
@@ -77,7 +78,7 @@ def save_model(path: Path, model: Model) -> None:
         "trained_on": model.trained_on,
         "chosen_on": model.chosen_on,
     }
-    save_tensors(path, model.weights, header)
+    save_tensors(path, {name: weight.half() for name, weight in model.weights.items()}, header)
 
 
 def load_model(path: Path, stage: Stage) -> Model:
@@ -135,10 +136,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_stage_model(path: Path | None, name: str) -> Model:
-    """The model of the stage `name` from `path`. Raises ModelError when none is given: none is shipped yet."""
-    if path is None:
-        raise ModelError(f"no {name} model: train one with cascade train-{name} and give it as --{name} FILE")
-    return load_model(path, STAGES[name])
+    """The model of the stage `name` from `path`, or the one that comes with the package."""
+    return load_model(path or shipped_path(name), STAGES[name])
 
 
 def cpu_state(network: torch.nn.Module) -> dict[str, Tensor]:

@@ -170,3 +170,22 @@ def report(source: Path, output: Path, **options: Any) -> None:
     meta = {"models": runner.models, "seconds": round(time.monotonic() - started, 1)}
     write_account(account, output, meta)
     click.echo(report_text(account))
+
+
+def models() -> None:
+    """`cascade models`."""
+    from cascade.shipped import model_card, shipped_models
+
+    card = model_card()
+    for model in shipped_models():
+        click.echo(f"{model.stage}: {model.path}")
+        click.echo(f"  sha256 {model.sha256}" + ("" if model.intact else "  NOT the file of the model card"))
+        click.echo(f"  {model.card.get('what', 'no entry in the model card')}")
+    scores = card["scores"]
+    click.echo(f"scores: {scores['how']} (convention {card['convention']})")
+    for row in scores["cases"]:
+        tumor = _number(row["tumor_dice"])
+        click.echo(f"  {row['case']}: liver {row['liver_dice']:.3f}, tumour {tumor}")
+    click.echo(f"  mean: liver {scores['mean']['liver_dice']:.3f}, tumour {scores['mean']['tumor_dice']:.3f}")
+    for key in ("trained_on", "licence", "use"):
+        click.echo(f"{key.replace('_', ' ')}: {card[key]}")

@@ -25,12 +25,14 @@ Mask = NDArray[np.bool_]
 class Fused:
     """`liver` and `tumor` (z, y, x) on `grid`, the region of interest of the scan's grid, before any clean-up.
 
-    `tumor` may lie outside `liver`; `labels` holds only the tumour inside it.
+    `tumor` may lie outside `liver`; `labels` holds only the tumour inside it. `agreement` is the Dice of both stages'
+    livers before they were fused, None where there was one stage.
     """
 
     liver: Mask
     tumor: Mask
     grid: Grid
+    agreement: float | None = None
 
     @property
     def labels(self) -> LabelMap:
@@ -49,10 +51,15 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
     first = slabs(coarse.probability, coarse.grid, full, box)
     second = slabs(fine.liver, fine.grid, grid)
     third = slabs(fine.tumor, fine.grid, grid)
+    both = size = 0
     for z, (p1, p2, p_tumor) in enumerate(zip(first, second, third, strict=True)):
-        liver[z] = p1 + np.maximum(p2, p_tumor) >= 2 * policy.liver_threshold
+        p2 = np.maximum(p2, p_tumor)
+        liver[z] = p1 + p2 >= 2 * policy.liver_threshold
         tumor[z] = p_tumor >= policy.tumor_threshold
-    return Fused(liver, tumor, grid)
+        one, two = p1 >= policy.liver_threshold, p2 >= policy.liver_threshold
+        both += np.count_nonzero(one & two)
+        size += np.count_nonzero(one) + np.count_nonzero(two)
+    return Fused(liver, tumor, grid, 2 * both / max(1, size))
 
 
 def liver_alone(coarse: CoarseLiver, full: Grid, box: Box, threshold: float) -> Fused:

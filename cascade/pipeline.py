@@ -1,4 +1,4 @@
-"""One scan through both stages, in memory. Files are `cascade.cases_out`'s business."""
+"""One scan through both stages, in memory. Files are `cascade.outputs`'s business."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cascade.checkpoint import Model
 from cascade.inference import as_infer
 from cascade.merge import Fused, clean_up, fuse, liver_alone, pasted
+from cascade.plausibility import doubts
 from preprocess.geometry import Box
 from preprocess.preparation import Infer, Preparation
 from preprocess.volume import LabelMap, Volume
@@ -113,22 +114,10 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
             fused = fuse(coarse, fine, volume.grid, box, tumor.policy)
             labels, warnings = clean_up(fused, tumor.policy.minimum_lesion_mm3)
     whole = pasted(labels, box, volume.grid)
-    return Segmentation(OK, whole, coarse, box, fused, warnings + _border_warning(whole))
+    return Segmentation(OK, whole, coarse, box, fused, warnings + doubts(whole, volume, fused.agreement))
 
 
 def refine(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:
     """Stage 2 on the region of interest, near the mask `liver` on the same grid."""
     return find_tumor(roi, liver, tumor.infer, tumor.preparation, tumor.policy.reach_mm)
 
-
-def _border_warning(labels: LabelMap) -> tuple[str, ...]:
-    faces = {
-        "lower end": labels.array[0],
-        "upper end": labels.array[-1],
-        "front": labels.array[:, 0],
-        "back": labels.array[:, -1],
-        "right side": labels.array[:, :, 0],
-        "left side": labels.array[:, :, -1],
-    }
-    cut = [name for name, face in faces.items() if face.any()]
-    return (f"the liver is cut by the {' and '.join(cut)} of the scan",) if cut else ()

@@ -32,12 +32,19 @@ def _check(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """Channels of each level of the U-Net, finest first."""
+    """Channels of each level of the U-Net, finest first, and how many voxels along each axis `stem` makes one of."""
 
     features: tuple[int, ...]
+    stem: int
 
     def __post_init__(self) -> None:
         _check(bool(self.features) and min(self.features) > 0, f"network.features = {self.features} must be positive")
+        _check(self.stem in (1, 2, 4), f"network.stem = {self.stem} must be 1, 2 or 4")
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of an image must be multiples of."""
+        return int(self.stem * 2 ** (len(self.features) - 1))
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,7 @@ class Settings:
     policy: LiverPolicy | TumorPolicy
 
     def __post_init__(self) -> None:
-        step = 2 ** (len(self.network.features) - 1)
+        step = self.network.multiple
         fits = all(n % step == 0 for n in self.sampling.patch) and max(self.sampling.patch) > step
         _check(fits, f"sampling.patch = {self.sampling.patch} must be multiples of {step}, one of them larger")
 

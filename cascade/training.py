@@ -130,8 +130,8 @@ def _fresh(job: Job) -> _State:
 
 
 def _network(job: Job) -> UNet3d:
-    deep = job.settings.loss.deep_levels
-    return UNet3d(job.settings.network.features, len(job.stage.regions), deep).to(job.device)
+    network, deep = job.settings.network, job.settings.loss.deep_levels
+    return UNet3d(network.features, len(job.stage.regions), stem=network.stem, deep_levels=deep).to(job.device)
 
 
 def _step(state: _State, batch: Batch, job: Job, share: float) -> float:

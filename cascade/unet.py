@@ -30,21 +30,25 @@ class ConvBlock(nn.Sequential):
 class UNet3d(nn.Module):
     """Image (n, 1, z, y, x) to logits (n, regions, z, y, x); z, y, x must be multiples of `multiple`.
 
-    `features` are the channels of each level, finest first. With `deep_levels`, so many coarser levels have an output
-    of their own, for training alone (see `outputs`).
+    `features` are the channels of each level, finest first. The finest level has the image's resolution divided by
+    `stem`: the first convolution takes steps of that size, and the last one turns each of its voxels into `stem`^3
+    again, so that nothing is computed at full resolution, where most of the time goes and least is seen. With
+    `deep_levels`, so many coarser levels have an output of their own, for training alone (see `outputs`).
     """
 
-    def __init__(self, features: tuple[int, ...], regions: int, deep_levels: int = 0) -> None:
+    def __init__(self, features: tuple[int, ...], regions: int, *, stem: int = 1, deep_levels: int = 0) -> None:
         super().__init__()
-        self.multiple = 2 ** (len(features) - 1)
+        self.multiple = stem * 2 ** (len(features) - 1)
         self.down = nn.ModuleList(
-            ConvBlock(inputs, outputs, stride=1 if level == 0 else 2)
+            ConvBlock(inputs, outputs, stride=stem if level == 0 else 2)
             for level, (inputs, outputs) in enumerate(zip((1, *features[:-1]), features, strict=True))
         )
         self.up = nn.ModuleList(nn.ConvTranspose3d(deep, shallow, 2, stride=2) for shallow, deep in pairwise(features))
         self.join = nn.ModuleList(ConvBlock(2 * shallow, shallow) for shallow in features[:-1])
-        self.head = nn.Conv3d(features[0], regions, 1)
-        self.deep_heads = nn.ModuleList(nn.Conv3d(width, regions, 1) for width in features[1 : 1 + deep_levels])
+        self.head = nn.ConvTranspose3d(features[0], regions, stem, stride=stem)
+        # Each output is half the size of the one before it.
+        first = 1 if stem == 1 else 0
+        self.deep_heads = nn.ModuleList(nn.Conv3d(n, regions, 1) for n in features[first : first + deep_levels])
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -54,8 +58,9 @@ class UNet3d(nn.Module):
     def outputs(self, image: Tensor) -> list[Tensor]:
         """Logits at full resolution, then at each coarser level that has an output, halved in size each time."""
         levels = self._levels(image)[::-1]
-        heads = (self.head, *self.deep_heads)
-        return [head(level) for head, level in zip(heads, levels, strict=False)]
+        full = self.head(levels[0])
+        coarser = levels if full.shape[2:] != levels[0].shape[2:] else levels[1:]
+        return [full, *(head(level) for head, level in zip(self.deep_heads, coarser, strict=False))]
 
     def _levels(self, image: Tensor) -> list[Tensor]:
         """Features of every level on the way up, coarsest first."""

@@ -11,6 +11,7 @@ from cascade.settings import Settings, load_settings
 
 TINY = (
     "network.features=[4, 8]",
+    "network.stem=1",
     "sampling.patch=[8, 10, 12]",
     "training.validations=2",
     "training.steps=4",

@@ -20,7 +20,7 @@ from cascade.unet import UNet3d
 from preprocess.preparation import Preparation
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "demo"]
+COMMANDS = ["prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "models", "demo"]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def dataset_at(folder):
 
 
 def tiny(*more):
-    from_conftest = ("network.features=[4, 8]", "sampling.patch=[8, 10, 12]", "training.validations=1", *more)
+    from_conftest = ("network.features=[4, 8]", "network.stem=1", "sampling.patch=[8, 10, 12]", "training.validations=1", *more)
     return [word for setting in from_conftest for word in ("--set", setting)]
 
 
@@ -88,12 +88,12 @@ def test_run_writes_the_result_and_says_it(models, tmp_path, capsys):
     assert [len(sha) for sha in report["models"].values()] == [64, 64]
 
 
-def test_liver_only_needs_no_tumour_model(models, tmp_path, capsys):
+def test_liver_only_uses_no_tumour_model(models, tmp_path):
     image_at(tmp_path / "case.nii")
     out = ["-o", str(tmp_path / "out")]
     assert run_command(["run", str(tmp_path / "case.nii"), "--liver", str(models["liver"]), "--liver-only", *out]) == 0
-    assert run_command(["run", str(tmp_path / "case.nii"), "--liver", str(models["liver"]), *out]) == 4
-    assert "no tumor model: train one with cascade train-tumor" in capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "case" / "report.json").read_text())
+    assert list(report["models"]) == ["liver"]
 
 
 def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
@@ -145,7 +145,8 @@ def test_an_unknown_setting_names_the_known_ones(prepared, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["run", "nowhere.nii", "--liver-only"], 4, "no liver model"),
+        (["run", "nowhere.nii", "--liver-only"], 3, "there is no such file"),
+        (["run", "nowhere.nii", "--liver", "{prepared}/dataset.json"], 4, "not a whole safetensors file"),
         (["train-liver", "nowhere", "-o", "{empty}/x"], 2, "does not exist"),
         (["prepare", "{empty}", "-o", "{prepared}/x"], 3, "no dataset at"),
         (["frobnicate"], 2, "No such command"),

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cascade.demo import FOLD, MARK, TUMORS, make_cohort, run_demo
+from cascade.demo import FOLD, MARK, TUMORS, make_cohort, run_demo, run_training_demo
 from preprocess.errors import UsageError
 from preprocess.io import read_labels, read_scan
 from preprocess.layouts import find_cases
@@ -31,7 +31,7 @@ def test_a_folder_that_is_not_an_earlier_demo_is_left_alone(tmp_path):
 def test_the_demo_reaches_its_scores_on_held_out_cases(tmp_path):
     (tmp_path / MARK).write_text("")
     (tmp_path / "old").mkdir()
-    run_demo(tmp_path)
+    run_training_demo(tmp_path)
     assert not (tmp_path / "old").exists()
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     held_out = [row for row in report["cases"] if row["held_out"]]

@@ -52,7 +52,7 @@ def test_no_setting_has_a_default():
 
 @pytest.mark.parametrize("stage", ["liver", "tumor"])
 def test_round_trip(stage):
-    settings = load_settings(stage, assignments=["training.seed=77", "network.features=[1, 2]"])
+    settings = load_settings(stage, assignments=["training.seed=77", "network.features=[1, 2]", "network.stem=1"])
     assert settings_from(as_table(settings), stage, "here") == settings
 
 
@@ -215,7 +215,7 @@ def test_values_that_cannot_work_are_refused(assignment, part):
         ("sampling.patch=[64, 64, 72]", "sampling.patch = (64, 64, 72) must be multiples of 16"),
         # one voxel on the deepest level: instance norm raises
         ("sampling.patch=[16, 16, 16]", "sampling.patch = (16, 16, 16) must be"),
-        ("network.features=[2, 2, 2, 2, 2, 2, 2]", "sampling.patch = (64, 64, 64) must be"),
+        ("network.features=[2, 2, 2, 2, 2, 2, 2]", "sampling.patch = (64, 96, 96) must be"),
     ],
 )
 def test_values_that_would_fail_later_are_refused(assignment, part):
@@ -233,7 +233,7 @@ def test_a_patch_that_does_not_fit_names_the_source_of_the_settings():
     ("features", "patch"), [([4], [5, 6, 7]), ([4, 8], [8, 10, 12]), ([4, 8], [2, 2, 4]), ([4, 8, 8], [4, 8, 4])]
 )
 def test_a_patch_fits_by_its_multiples_and_one_longer_axis(features, patch):
-    chosen = load_settings("liver", assignments=[f"network.features={features}", f"sampling.patch={patch}"])
+    chosen = load_settings("liver", assignments=[f"network.features={features}", "network.stem=1", f"sampling.patch={patch}"])
     assert chosen.sampling.patch == tuple(patch)
 
 

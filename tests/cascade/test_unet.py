@@ -63,5 +63,19 @@ def test_deep_outputs_halve_in_size_and_the_first_is_the_result():
     torch.testing.assert_close(outputs[0], network(image))
 
 
+def test_a_stem_leaves_out_the_full_resolution_and_gives_it_back():
+    torch.manual_seed(1)
+    network = UNet3d((2, 3, 4), 2, stem=2, deep_levels=2)
+    assert network.multiple == 8
+    shapes = []
+    for block in network.down:
+        block.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[1:])))
+    outputs = network.outputs(torch.randn(1, 1, 16, 24, 32))
+    assert shapes == [(2, 8, 12, 16), (3, 4, 6, 8), (4, 2, 3, 4)]
+    assert [tuple(o.shape) for o in outputs] == [(1, 2, 16, 24, 32), (1, 2, 8, 12, 16), (1, 2, 4, 6, 8)]
+    sum(o.square().sum() for o in outputs).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
 def test_there_are_no_more_deep_outputs_than_levels():
     assert len(UNet3d((2, 3), 1, deep_levels=5).outputs(torch.zeros(1, 1, 4, 4, 4))) == 2

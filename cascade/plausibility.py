@@ -1,0 +1,58 @@
+"""What about a result should make a person look at it: a liver that is cut, too small, too large, or not of liver tissue.
+
+A network answers every image. These checks need no network: they compare the answer with what a liver can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from preprocess.volume import LIVER, LabelMap, Volume
+
+#: Whole adult livers are 0.6 to 3.5 L with hardly an exception (means are 1.2 to 1.8 L); tumours can make them larger.
+LIVER_ML = (600.0, 4500.0)
+#: Liver in CT: -20 (severe steatosis) to 200 HU (arterial phase, iron, amiodarone); half of the voxels lie here.
+LIVER_HU = (-20.0, 200.0)
+#: Dice of both stages' livers below which they saw different things.
+AGREEMENT = 0.75
+
+
+def doubts(labels: LabelMap, volume: Volume, agreement: float | None = None) -> tuple[str, ...]:
+    """Warnings about the liver of `labels`, on the canonical grid of `volume` (HU); none for an empty mask.
+
+    `agreement` is the Dice of both stages' livers, None where there was one stage.
+    """
+    return tuple(_doubts(labels, volume, agreement))
+
+
+def _doubts(labels: LabelMap, volume: Volume, agreement: float | None) -> Iterator[str]:
+    liver = labels.array >= LIVER
+    ml = labels.ml(LIVER)
+    if not ml:
+        return
+    cut = _cut_by(labels)
+    if cut:
+        yield f"the liver is cut by the {' and '.join(cut)} of the scan"
+    elif ml < LIVER_ML[0]:
+        yield f"the liver of {ml:.0f} mL is smaller than whole adult livers ({LIVER_ML[0]:.0f} mL): look at the mask"
+    if ml > LIVER_ML[1]:
+        yield f"the liver of {ml:.0f} mL is larger than livers are ({LIVER_ML[1]:.0f} mL): look at the mask"
+    hu = float(np.median(volume.array[liver]))
+    if not LIVER_HU[0] <= hu <= LIVER_HU[1]:
+        yield f"what was taken for the liver has {hu:.0f} HU in the median, liver has {LIVER_HU[0]:.0f} to {LIVER_HU[1]:.0f}"
+    if agreement is not None and agreement < AGREEMENT:
+        yield f"the two stages disagree about the liver (Dice {agreement:.2f}): the scan is unlike those of the training"
+
+
+def _cut_by(labels: LabelMap) -> list[str]:
+    faces = {
+        "lower end": labels.array[0],
+        "upper end": labels.array[-1],
+        "front": labels.array[:, 0],
+        "back": labels.array[:, -1],
+        "right side": labels.array[:, :, 0],
+        "left side": labels.array[:, :, -1],
+    }
+    return [name for name, face in faces.items() if face.any()]

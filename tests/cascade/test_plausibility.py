@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from cascade.plausibility import doubts
+from preprocess.geometry import Grid
+from preprocess.volume import LabelMap, Volume
+
+GRID = Grid((12, 14, 16), (10.0, 10.0, 10.0))  # a voxel is 1 mL
+
+
+def scene(start=(1, 1, 1), stop=(11, 13, 15), hu=60):
+    """A liver of `hu` HU in that box, 1680 mL in the default one, and air around."""
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[tuple(map(slice, start, stop))] = 1
+    volume = np.where(labels > 0, hu, -1000).astype(np.int16)
+    return LabelMap(labels, GRID), Volume(volume, GRID)
+
+
+def test_a_liver_like_others_is_not_doubted():
+    assert doubts(*scene(), agreement=0.95) == ()
+    assert doubts(*scene(), agreement=None) == ()
+
+
+def test_an_empty_mask_is_not_doubted():
+    labels, volume = scene()
+    assert doubts(LabelMap(np.zeros(GRID.shape, np.uint8), GRID), volume, 0.0) == ()
+
+
+def test_a_liver_that_leaves_the_scan_is_said_with_the_sides():
+    assert doubts(*scene(start=(0, 1, 1), stop=(11, 13, 16))) == (
+        "the liver is cut by the lower end and left side of the scan",
+    )
+
+
+def test_a_small_whole_liver_is_doubted_a_cut_one_may_be_small():
+    (said,) = doubts(*scene(start=(2, 2, 2), stop=(7, 8, 9)))
+    assert said.startswith("the liver of 210 mL is smaller")
+    assert [w for w in doubts(*scene(start=(0, 2, 2), stop=(5, 8, 9))) if "smaller" in w] == []
+
+
+def test_a_liver_larger_than_livers_are_is_doubted():
+    labels = LabelMap(np.ones((20, 16, 16), np.uint8), Grid((20, 16, 16), (10.0, 10.0, 10.0)))
+    volume = Volume(np.full((20, 16, 16), 60, np.int16), labels.grid)
+    assert any("5120 mL is larger" in warning for warning in doubts(labels, volume))
+
+
+@pytest.mark.parametrize(("hu", "doubted"), [(-25, True), (-15, False), (195, False), (300, True)])
+def test_what_is_not_of_liver_tissue_is_doubted(hu, doubted):
+    assert bool([w for w in doubts(*scene(hu=hu)) if "HU in the median" in w]) == doubted
+
+
+def test_stages_that_disagree_are_said():
+    (said,) = doubts(*scene(), agreement=0.6)
+    assert "disagree about the liver (Dice 0.60)" in said
