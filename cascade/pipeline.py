@@ -120,4 +120,3 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
 def refine(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:
     """Stage 2 on the region of interest, near the mask `liver` on the same grid."""
     return find_tumor(roi, liver, tumor.infer, tumor.preparation, tumor.policy.reach_mm)
-

@@ -38,7 +38,9 @@ def shipped_path(stage: str) -> Path:
     """The installed model file of `stage` ("liver" or "tumor"). Raises ModelError when there is none."""
     path = _FOLDER / f"{stage}.safetensors"
     if not path.is_file():
-        raise ModelError(f"{path} is missing: install the package again, or train a model and give it as --{stage} FILE")
+        raise ModelError(
+            f"{path} is missing: install the package again, or train a model and give it as --{stage} FILE"
+        )
     return path
 
 

@@ -36,7 +36,13 @@ def case(tmp_path):
 
 
 def settings(stage, *assignments):
-    small = ["network.features=[4]", "network.stem=1", "sampling.patch=[4, 5, 6]", "sampling.batch=3", "training.seed=5"]
+    small = [
+        "network.features=[4]",
+        "network.stem=1",
+        "sampling.patch=[4, 5, 6]",
+        "sampling.batch=3",
+        "training.seed=5",
+    ]
     return load_settings(stage, assignments=[*small, *assignments])
 
 

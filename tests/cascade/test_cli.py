@@ -70,7 +70,13 @@ def dataset_at(folder):
 
 
 def tiny(*more):
-    from_conftest = ("network.features=[4, 8]", "network.stem=1", "sampling.patch=[8, 10, 12]", "training.validations=1", *more)
+    from_conftest = (
+        "network.features=[4, 8]",
+        "network.stem=1",
+        "sampling.patch=[8, 10, 12]",
+        "training.validations=1",
+        *more,
+    )
     return [word for setting in from_conftest for word in ("--set", setting)]
 
 

@@ -233,7 +233,9 @@ def test_a_patch_that_does_not_fit_names_the_source_of_the_settings():
     ("features", "patch"), [([4], [5, 6, 7]), ([4, 8], [8, 10, 12]), ([4, 8], [2, 2, 4]), ([4, 8, 8], [4, 8, 4])]
 )
 def test_a_patch_fits_by_its_multiples_and_one_longer_axis(features, patch):
-    chosen = load_settings("liver", assignments=[f"network.features={features}", "network.stem=1", f"sampling.patch={patch}"])
+    chosen = load_settings(
+        "liver", assignments=[f"network.features={features}", "network.stem=1", f"sampling.patch={patch}"]
+    )
     assert chosen.sampling.patch == tuple(patch)
 
 

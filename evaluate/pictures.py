@@ -1,0 +1,87 @@
+"""A case at one glance: an axial, a coronal and a sagittal slice with the contours of truth and prediction.
+
+Where there is a tumour, true or predicted, the slices run through the middle of the largest; else through the liver's.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from skimage.segmentation import find_boundaries
+
+from preprocess.components import largest
+from preprocess.geometry import Index, index3
+from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
+
+Picture = NDArray[np.uint8]
+
+#: HU from black to white.
+WINDOW_HU = (-110.0, 190.0)
+PIXEL_MM = 0.8
+_GAP_PIXELS = 6
+#: Colours that also differ for the colour-blind (Okabe and Ito): truth blue, prediction orange; tumours are lighter.
+COLOURS = {
+    ("truth", LIVER): (0, 114, 178),
+    ("truth", TUMOR): (86, 180, 233),
+    ("prediction", LIVER): (213, 94, 0),
+    ("prediction", TUMOR): (240, 228, 66),
+}
+
+
+def three_planes(volume: Volume, truth: LabelMap, prediction: LabelMap) -> Picture:
+    """Axial, coronal and sagittal slice side by side, uint8 (rows, columns, 3), `PIXEL_MM` a pixel, head up.
+
+    All three arguments are on one canonical grid, (z, y, x). Contours: see `COLOURS`.
+    """
+    centre = _interesting(truth, prediction)
+    planes = [_plane(axis, centre[axis], volume, truth, prediction) for axis in range(3)]
+    height = max(plane.shape[0] for plane in planes)
+    padded = [np.pad(p, ((0, height - p.shape[0]), (0, _GAP_PIXELS), (0, 0))) for p in planes]
+    return np.concatenate(padded, axis=1)[:, :-_GAP_PIXELS]
+
+
+def png(picture: Picture) -> bytes:
+    """The bytes of a PNG file of an RGB picture."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _interesting(truth: LabelMap, prediction: LabelMap) -> Index:
+    """A voxel (z, y, x) in the middle of the largest tumour or else of the liver; the volume's middle without any."""
+    for labels, least in ((truth, TUMOR), (prediction, TUMOR), (truth, LIVER), (prediction, LIVER)):
+        mask = labels.array >= least
+        if mask.any():
+            # The middle by rank along each axis lies in a slice that holds the part, whatever its shape.
+            return index3([np.median(axis) for axis in np.nonzero(largest(mask))])
+    return index3([n // 2 for n in truth.array.shape])
+
+
+def _plane(axis: int, at: int, volume: Volume, truth: LabelMap, prediction: LabelMap) -> Picture:
+    spacing = [s for i, s in enumerate(volume.grid.spacing_mm) if i != axis]
+    low, high = WINDOW_HU
+    grey = (_cut(volume.array, axis, at).astype(np.float32).clip(low, high) - low) * (255 / (high - low))
+    picture = np.repeat(_scaled(grey, spacing, order=1)[..., None], 3, axis=2).astype(np.uint8)
+    for who, labels in (("truth", truth), ("prediction", prediction)):
+        classes = _scaled(_cut(labels.array, axis, at), spacing, order=0)
+        for least in (LIVER, TUMOR):
+            picture[find_boundaries(classes >= least, mode="inner")] = COLOURS[who, least]
+    return picture
+
+
+def _cut(array: NDArray[Any], axis: int, at: int) -> NDArray[Any]:
+    """One slice; in the coronal and the sagittal one the head is up, while z grows to the head."""
+    plane = array.take(at, axis=axis)
+    return plane if axis == 0 else plane[::-1]
+
+
+def _scaled(plane: NDArray[Any], spacing_mm: list[float], *, order: int) -> NDArray[Any]:
+    zoomed: NDArray[Any] = ndimage.zoom(
+        plane, [s / PIXEL_MM for s in spacing_mm], order=order, grid_mode=True, mode="nearest"
+    )
+    return zoomed
