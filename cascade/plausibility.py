@@ -1,4 +1,4 @@
-"""What about a result should make a person look at it: a liver that is cut, too small, too large, or not of liver tissue.
+"""What about a result should make a person look at it: a liver that is cut, too small, too large, or no liver tissue.
 
 A network answers every image. These checks need no network: they compare the answer with what a liver can be.
 """
@@ -39,11 +39,11 @@ def _doubts(labels: LabelMap, volume: Volume, agreement: float | None) -> Iterat
         yield f"the liver of {ml:.0f} mL is smaller than whole adult livers ({LIVER_ML[0]:.0f} mL): look at the mask"
     if ml > LIVER_ML[1]:
         yield f"the liver of {ml:.0f} mL is larger than livers are ({LIVER_ML[1]:.0f} mL): look at the mask"
-    hu = float(np.median(volume.array[liver]))
-    if not LIVER_HU[0] <= hu <= LIVER_HU[1]:
-        yield f"what was taken for the liver has {hu:.0f} HU in the median, liver has {LIVER_HU[0]:.0f} to {LIVER_HU[1]:.0f}"
+    hu, (low, high) = float(np.median(volume.array[liver])), LIVER_HU
+    if not low <= hu <= high:
+        yield f"what was taken for the liver has {hu:.0f} HU in the median, liver has {low:.0f} to {high:.0f}"
     if agreement is not None and agreement < AGREEMENT:
-        yield f"the two stages disagree about the liver (Dice {agreement:.2f}): the scan is unlike those of the training"
+        yield f"the two stages disagree about the liver (Dice {agreement:.2f}): the scan is unlike the training scans"
 
 
 def _cut_by(labels: LabelMap) -> list[str]:
