@@ -57,8 +57,8 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
         liver[z] = p1 + p2 >= 2 * policy.liver_threshold
         tumor[z] = p_tumor >= policy.tumor_threshold
         one, two = p1 >= policy.liver_threshold, p2 >= policy.liver_threshold
-        both += np.count_nonzero(one & two)
-        size += np.count_nonzero(one) + np.count_nonzero(two)
+        both += int(np.count_nonzero(one & two))
+        size += int(np.count_nonzero(one) + np.count_nonzero(two))
     return Fused(liver, tumor, grid, 2 * both / max(1, size))
 
 

@@ -1,7 +1,7 @@
 """The models that come with the package, in `cascade/models/`, and what is known of them.
 
 `card.json` beside them holds what a model file cannot know of itself: its scores on scans that it has not seen (from a
-cross-validation of the same recipe), the licence of its weights, and its own hash, so that an exchanged file is noticed.
+cross-validation of the same recipe), the licence of its weights, and its hash, so that an exchanged file is noticed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def shipped_path(stage: str) -> Path:
 
 
 def shipped_models() -> list[ShippedModel]:
-    """The installed models in the order of the stages. Raises ModelError when a file is missing or the card unreadable."""
+    """The installed models in the order of the stages. Raises ModelError for a missing file or an unreadable card."""
     card = model_card()
     models = []
     for stage in ("liver", "tumor"):

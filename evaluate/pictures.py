@@ -58,7 +58,7 @@ def _interesting(truth: LabelMap, prediction: LabelMap) -> Index:
         mask = labels.array >= least
         if mask.any():
             # The middle by rank along each axis lies in a slice that holds the part, whatever its shape.
-            return index3([np.median(axis) for axis in np.nonzero(largest(mask))])
+            return index3([int(np.median(axis)) for axis in np.nonzero(largest(mask))])
     return index3([n // 2 for n in truth.array.shape])
 
 
@@ -76,7 +76,7 @@ def _plane(axis: int, at: int, volume: Volume, truth: LabelMap, prediction: Labe
 
 def _cut(array: NDArray[Any], axis: int, at: int) -> NDArray[Any]:
     """One slice; in the coronal and the sagittal one the head is up, while z grows to the head."""
-    plane = array.take(at, axis=axis)
+    plane: NDArray[Any] = array.take(at, axis=axis)
     return plane if axis == 0 else plane[::-1]
 
 

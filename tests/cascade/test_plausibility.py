@@ -22,7 +22,7 @@ def test_a_liver_like_others_is_not_doubted():
 
 
 def test_an_empty_mask_is_not_doubted():
-    labels, volume = scene()
+    _, volume = scene()
     assert doubts(LabelMap(np.zeros(GRID.shape, np.uint8), GRID), volume, 0.0) == ()
 
 
