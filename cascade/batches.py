@@ -23,10 +23,13 @@ from preprocess.errors import UsageError
 from preprocess.geometry import index3
 from preprocess.preparation import Preparation
 from preprocess.prepared import PreparedCase
+from stage1_liver.decoys import decoy_hu
 from stage2_tumor.synthesis import paint_lesions
 
 #: Candidate centres kept of a pool; every voxel of a hundred scans would not fit into memory.
 _CANDIDATES = 20_000
+#: Fewer slices without liver show nothing.
+_FREE_SLICES = 8
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Sampler:
         self._settings, self._preparation = settings, preparation
         self._regions = len(stage.regions)
         self._sources = {case.name: _load(case, stage) for case in cases}
+        self._free = [part for source in self._sources.values() for part in _free_parts(source)]
         self._patients: dict[str, list[str]] = {}
         for case in cases:
             self._patients.setdefault(case.patient, []).append(case.name)
@@ -77,18 +81,18 @@ class Sampler:
         return Batch(image[:, None], target, trust)
 
     def _patch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        patients = list(self._patients)
-        patient = patients[rng.choice(len(patients), p=self._of_patient)]
-        names = self._patients[patient]
-        source = self._sources[names[rng.choice(len(names), p=self._in_patient[patient])]]
-        augmentation = self._settings.augmentation
+        kind, augmentation = rng.random(), self._settings.augmentation
+        if kind < augmentation.decoy_share:
+            return self._without_liver(self._decoy(rng), rng)
+        if kind < augmentation.decoy_share + augmentation.no_liver_share and self._free:
+            part = self._free[rng.integers(len(self._free))]
+            middle = (part[0].shape * rng.uniform(0.25, 0.75, 3)).astype(int)
+            return self._without_liver(self._cut(*part, middle, rng)[0], rng)
+        source = self._draw_source(rng)
         pool = _draw_pool(source.centres, self._settings.sampling.shares, rng)
         centre = np.array(np.unravel_index(rng.choice(pool), source.labels.shape))
-        size = self._settings.sampling.patch
-        centre += np.round(rng.uniform(-0.25, 0.25, 3) * size).astype(int)  # a lesion is not always in the middle
-        turned = rng.random() < augmentation.affine_share
-        matrix = random_affine(rng, augmentation) if turned else np.eye(3)
-        image, regions = cut_patch(source.image, source.labels, index3(centre), size, matrix, self._regions)
+        centre += np.round(rng.uniform(-0.25, 0.25, 3) * self._settings.sampling.patch).astype(int)  # not only middles
+        image, regions = self._cut(source.image, source.labels, centre, rng)
         trust = _trust(regions, source.drawn)
         if rng.random() < self._settings.lesions.share:
             image, regions, trust = self._with_lesions(image, regions, trust, rng)
@@ -96,6 +100,27 @@ class Sampler:
         if rng.random() < augmentation.cut_share:
             image, regions = cut_scan(image, regions, rng)
         return image, regions, trust
+
+    def _draw_source(self, rng: np.random.Generator) -> _Source:
+        patients = list(self._patients)
+        patient = patients[rng.choice(len(patients), p=self._of_patient)]
+        names = self._patients[patient]
+        return self._sources[names[rng.choice(len(names), p=self._in_patient[patient])]]
+
+    def _cut(
+        self, image: NDArray[Any], labels: NDArray[Any], centre: NDArray[Any], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        augmentation, size = self._settings.augmentation, self._settings.sampling.patch
+        matrix = random_affine(rng, augmentation) if rng.random() < augmentation.affine_share else np.eye(3)
+        return cut_patch(image, labels, index3(centre), size, matrix, self._regions)
+
+    def _decoy(self, rng: np.random.Generator) -> Tensor:
+        hu = decoy_hu(self._settings.sampling.patch, self._preparation.spacing_mm, rng)
+        return torch.from_numpy(self._preparation.normalised(hu))
+
+    def _without_liver(self, image: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        regions = torch.zeros(self._regions, *image.shape)
+        return change_intensity(image, rng, self._settings.augmentation), regions, torch.ones_like(regions)
 
     def _with_lesions(
         self, image: Tensor, regions: Tensor, trust: Tensor, rng: np.random.Generator
@@ -132,6 +157,16 @@ def _load(case: PreparedCase, stage: Stage) -> _Source:
     drawn = tuple(region != "tumor" or case.scores_tumor for region in stage.regions)
     few = {name: _thinned(pool) for name, pool in centres.items() if pool.size}
     return _Source(case.image(stage.name), labels, few, drawn)
+
+
+def _free_parts(source: _Source) -> list[tuple[NDArray[np.float16], NDArray[np.uint8]]]:
+    """Image and labels of the slices below and above the liver, where there are enough of them."""
+    held = np.flatnonzero(source.labels.any(axis=(1, 2)))
+    if not held.size:
+        return []
+    sides = (slice(0, int(held[0])), slice(int(held[-1]) + 1, None))
+    parts = [(source.image[side], source.labels[side]) for side in sides]
+    return [(image, labels) for image, labels in parts if image.shape[0] >= _FREE_SLICES]
 
 
 def _thinned(pool: NDArray[Any]) -> NDArray[Any]:

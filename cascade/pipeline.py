@@ -93,28 +93,38 @@ def tumor_stage(model: Model, device: torch.device) -> TumorStage:
 def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: Stopwatch) -> Segmentation:
     """Liver and tumour of one scan in canonical orientation; `tumor` None stops after stage 1.
 
-    No liver: an empty mask and the status `liver not found`, never a whole-image guess.
+    No liver, or less than the least that counts after both stages were fused: an empty mask and the status `liver not
+    found`, never a whole-image guess.
     """
     with watch.step("stage1"):
         coarse = find_liver(volume, liver.infer, liver.preparation, liver.policy)
+    nothing = Segmentation(NOT_FOUND, LabelMap(np.zeros(volume.grid.shape, np.uint8), volume.grid), coarse)
     if not coarse.found:
-        empty = LabelMap(np.zeros(volume.grid.shape, np.uint8), volume.grid)
-        return Segmentation(NOT_FOUND, empty, coarse)
+        return nothing
     box = coarse.roi(volume.grid, liver.policy.margin_mm)
     _LOG.info("region of interest %s..%s of %s (z, y, x)", box.start, box.stop, volume.grid.shape)
-    if tumor is None:
-        with watch.step("merge"):
-            fused = liver_alone(coarse, volume.grid, box, liver.policy.threshold)
-            labels, warnings = clean_up(fused, 0)
-    else:
-        with watch.step("stage2"):
-            rough = liver_alone(coarse, volume.grid, box, liver.policy.threshold).liver
-            fine = refine(volume.cropped(box), rough, tumor)
-        with watch.step("merge"):
-            fused = fuse(coarse, fine, volume.grid, box, tumor.policy)
-            labels, warnings = clean_up(fused, tumor.policy.minimum_lesion_mm3)
+    fused = _fused(volume, coarse, box, (liver, tumor), watch)
+    with watch.step("merge"):
+        labels, warnings = clean_up(fused, tumor.policy.minimum_lesion_mm3 if tumor else 0)
+    if labels.ml(1) < liver.policy.minimum_ml:  # stage 2 denies most of it
+        return nothing
     whole = pasted(labels, box, volume.grid)
     return Segmentation(OK, whole, coarse, box, fused, warnings + doubts(whole, volume, fused.agreement))
+
+
+def _fused(
+    volume: Volume, coarse: CoarseLiver, box: Box, stages: tuple[LiverStage, TumorStage | None], watch: Stopwatch
+) -> Fused:
+    """The classes inside `box` before clean-up."""
+    liver, tumor = stages
+    with watch.step("merge"):
+        rough = liver_alone(coarse, volume.grid, box, liver.policy.threshold)
+    if tumor is None:
+        return rough
+    with watch.step("stage2"):
+        fine = refine(volume.cropped(box), rough.liver, tumor)
+    with watch.step("merge"):
+        return fuse(coarse, fine, volume.grid, box, tumor.policy)
 
 
 def refine(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:

@@ -74,7 +74,8 @@ class Augmentation:
     """Ranges of the random changes to a patch; 0 turns one off. Shares are probabilities of a patch to get it.
 
     Turning and scaling interpolate, which smooths the noise: most patches must do without (`affine_share`), or the
-    network never sees an image as sharp as those it is used on.
+    network never sees an image as sharp as those it is used on. `no_liver_share` of the patches show the part of a scan
+    above or below the liver alone, where the case has one; `decoy_share` no body at all (see `stage1_liver.decoys`).
     """
 
     affine_share: float
@@ -87,6 +88,8 @@ class Augmentation:
     blur_share: float
     thick_slices_share: float
     cut_share: float
+    no_liver_share: float
+    decoy_share: float
 
     def __post_init__(self) -> None:
         _check(min(dataclasses.astuple(self)) >= 0, f"augmentation: no value may be negative: {self}")

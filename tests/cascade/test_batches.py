@@ -91,6 +91,27 @@ def test_a_batch_depends_on_seed_and_step_alone(case):
     assert not equal(other.batch(0), batches[0])
 
 
+def test_a_share_of_the_patches_shows_what_is_beside_the_liver_along_z(case):
+    labels = np.zeros((30, 8, 10), np.uint8)
+    labels[9:26, 2:6, 3:8] = 1  # nine slices below the liver, four above: too few
+    rules = ["augmentation.no_liver_share=1", "augmentation.noise=0", "augmentation.affine_share=0"]
+    sampler = Sampler([case("a", labels, value=0.5)], LIVER, settings("liver", *rules), PREPARATION)
+    batches = [sampler.batch(step) for step in range(6)]
+    assert not any(batch.target.any() for batch in batches)
+    assert all((batch.trust == 1).all() for batch in batches)
+    without = Sampler([case("b", body())], LIVER, settings("liver", *rules), PREPARATION)
+    assert any(without.batch(step).target.any() for step in range(6))  # no such part: a patch as any other
+
+
+def test_a_share_of_the_patches_shows_no_body_at_all(case):
+    sampler = Sampler([case("a", body())], LIVER, settings("liver", "augmentation.decoy_share=1"), PREPARATION)
+    batch = sampler.batch(0)
+    assert not batch.target.any()
+    assert (batch.trust == 1).all()
+    assert batch.image.abs().max() <= 1
+    assert equal(batch, sampler.batch(0))
+
+
 def test_tumours_that_nobody_drew_are_not_trusted_inside_the_liver(case):
     drawn, not_drawn = case("a", body(), value=0.5), case("b", body(), value=-0.5, scores_tumor=False)
     sampler = Sampler([drawn, not_drawn], TUMOR, settings("tumor", *PLAIN), PREPARATION)

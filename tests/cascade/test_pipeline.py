@@ -44,6 +44,16 @@ def test_no_liver_gives_an_empty_mask_and_the_status_never_a_guess():
     assert calls == []
 
 
+def test_a_liver_that_stage_2_denies_is_not_found():
+    runner = fakes.fake_runner()
+    half = type(runner.liver)(lambda *a: 0.6 * fakes.bright(*a), runner.liver.preparation, runner.liver.policy)
+    rest = (runner.tumor.preparation, runner.tumor.policy)
+    nothing = type(runner.tumor)(lambda image, _: np.zeros((2, *image.shape), np.float32), *rest)
+    result = segment(Volume(fakes.scene(), GRID), half, nothing, Stopwatch())
+    assert result.status == NOT_FOUND
+    assert not result.labels.array.any()
+
+
 def test_without_stage_2_there_is_liver_only():
     result = result_of(fakes.scene(), tumor=False)
     assert set(np.unique(result.labels.array)) == {0, 1}
