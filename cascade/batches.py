@@ -86,7 +86,7 @@ class Sampler:
             return self._without_liver(self._decoy(rng), rng)
         if kind < augmentation.decoy_share + augmentation.no_liver_share and self._free:
             part = self._free[rng.integers(len(self._free))]
-            middle = (part[0].shape * rng.uniform(0.25, 0.75, 3)).astype(int)
+            middle = (rng.uniform(0.25, 0.75, 3) * part[0].shape).astype(int)
             return self._without_liver(self._cut(*part, middle, rng)[0], rng)
         source = self._draw_source(rng)
         pool = _draw_pool(source.centres, self._settings.sampling.shares, rng)
