@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from statistics import fmean
 
 from evaluate.account import StageAccount, StageReport
@@ -16,23 +15,24 @@ from evaluate.waterfall import Waterfall
 
 _HELD_OUT = {True: "yes", False: "no", None: "unknown"}
 
-_CASES = (
-    ("final tumour Dice", "merged_tumor_dice", False),
-    ("final liver Dice", "merged_liver_dice", False),
-    ("stage 1 liver, coarse", "stage1_liver_dice_coarse", False),
-    ("stage 1 liver", "stage1_liver_dice", False),
-    ("liver in ROI", "roi_liver_share", False),
-    ("tumour in ROI", "roi_tumor_share", False),
-    ("stage 2 tumour, true ROI", "stage2_tumor_dice_true_roi", False),
-    ("stage 2 tumour, own ROI", "stage2_tumor_dice_predicted_roi", False),
-    ("clean-up, liver", "cleanup_liver_gain", True),
-    ("clean-up, tumour", "cleanup_tumor_gain", True),
-)
+#: The columns of the table of cases; `stages.csv` has some more.
+_CASES = {
+    "final tumour Dice": "merged_tumor_dice",
+    "final liver Dice": "merged_liver_dice",
+    "stage 1 liver Dice": "stage1_liver_dice",
+    "liver in ROI": "roi_liver_share",
+    "tumour in ROI": "roi_tumor_share",
+    "stage 2 tumour Dice, true ROI": "stage2_tumor_dice_true_roi",
+    "stage 2 tumour Dice, own ROI": "stage2_tumor_dice_predicted_roi",
+}
+
+#: The tumours first: they lose more.
+_STRUCTURES = ("tumor", "liver")
 
 _HOW_TO_READ = (
     "A perfect mask has a Dice of 1. Each bar is what one kind of error takes away (or a later step gives back); "
-    "together they lead to the Dice of the final mask. Convention lits: an empty prediction of an empty truth scores 1, "
-    "so in a case without tumour the first false voxel takes the whole Dice."
+    "together they lead to the Dice of the final mask. Convention lits: an empty prediction of an empty truth scores "
+    "1, so in a case without tumour the first false voxel takes the whole Dice."
 )
 
 
@@ -57,41 +57,47 @@ def _badness(case: StageAccount) -> tuple[bool, float, float]:
 
 
 def _kind_section(kind: str, group: StageReport) -> str:
-    n = len(group.accounts)
-    waterfalls = {name: group.waterfall(structure) for structure, name in NAME.items()}
-    pictures = _figures(f"mean of {n} {'case' if n == 1 else 'cases'}", waterfalls)
-    return section(f"{KIND[kind].capitalize()} (n = {n})", pictures, *_fates(group))
+    pictures = [_mean_figure(group, structure) for structure in _STRUCTURES]
+    return section(f"{KIND[kind].capitalize()} (n = {len(group.accounts)})", charts(*pictures), *_fates(group))
 
 
-def _figures(where: str, waterfalls: Mapping[str, Waterfall | None]) -> str:
-    """The waterfalls by structure, the tumours' first: they lose more."""
-    pictures = []
-    for name, waterfall in reversed(list(waterfalls.items())):
-        if waterfall is not None:
-            losses = [(s.label, float(loss)) for s, loss in zip(waterfall.steps, waterfall.losses, strict=True)]
-            title = f"{name.capitalize()} Dice, {where}: {number(float(waterfall.dice[-1]))}"
-            pictures.append(figure(title, waterfall_chart(title, losses)))
-    return charts(*pictures)
+def _mean_figure(group: StageReport, structure: str) -> str:
+    waterfall = group.waterfall(structure)
+    if waterfall is None:
+        return ""
+    counted = [case for case in group.accounts if getattr(case, structure) is not None]
+    where = f"mean of {len(counted)} case{'' if len(counted) == 1 else 's'}"
+    healthy = sum(not case.lesions for case in counted)
+    if structure == "tumor" and healthy:
+        where += f", {healthy} without tumour"
+    return _figure(structure, where, waterfall)
+
+
+def _figure(structure: str, where: str, waterfall: Waterfall) -> str:
+    losses = [(step.label, float(loss)) for step, loss in zip(waterfall.steps, waterfall.losses, strict=True)]
+    title = f"{NAME[structure].capitalize()} Dice, {where}: {number(float(waterfall.dice[-1]))}"
+    return figure(title, waterfall_chart(title, losses))
 
 
 def _fates(group: StageReport) -> list[str]:
     """What became of the true tumours of a kind of cases; nothing when there are none."""
     lesions = group.lesions
     rows = []
-    for fate, count in fate_counts(lesions).items():
+    for fate, label in FATES.items():
         ml = [lesion.volume_ml for lesion in lesions if lesion.fate == fate]
-        rows.append((FATES[fate], count, count / max(1, len(lesions)), fmean(ml) if ml else None))
+        if ml:
+            rows.append((label, len(ml), len(ml) / len(lesions), fmean(ml)))
     columns = (Column("fate", numeric=False), Column("tumours", 0), Column("share", 2), Column("mean mL", 2))
     caption = f"What became of {len(lesions)} true tumours"
     return [table(caption, columns, rows)] if lesions else []
 
 
 def _case_table(report: StageReport) -> str:
-    columns = [Column("case", numeric=False), *(Column(name, signed=signed) for name, _, signed in _CASES)]
+    columns = [Column("case", numeric=False), *(Column(name) for name in _CASES)]
     columns += [Column("tumours found", 0), Column("true tumours", 0), Column("held out", numeric=False)]
     rows = []
     for case in report.accounts:
-        values = [getattr(case, field) for _, field, _ in _CASES]
+        values = [getattr(case, field) for field in _CASES.values()]
         lesions = (fate_counts(case.lesions)["found"], len(case.lesions)) if case.tumor else (None, None)
         rows.append((case.case, *values, *lesions, _HELD_OUT[case.held_out]))
     links = {case.case: f"#case-{i}" for i, case in enumerate(report.accounts)}
@@ -99,10 +105,15 @@ def _case_table(report: StageReport) -> str:
 
 
 def _case_section(index: int, case: StageAccount) -> str:
-    waterfalls = {name: getattr(case, structure) for structure, name in NAME.items()}
-    parts = [_figures("this case", waterfalls)]
+    found = [(structure, w) for structure in _STRUCTURES if (w := getattr(case, structure)) is not None]
+    parts = [charts(*(_figure(structure, "this case", waterfall) for structure, waterfall in found))]
     if case.lesions:
-        columns = (Column("tumour", numeric=False), Column("mL", 2), Column("share found", 2), Column("fate", numeric=False))
+        columns = (
+            Column("tumour", numeric=False),
+            Column("mL", 2),
+            Column("share found", 2),
+            Column("fate", numeric=False),
+        )
         rows = [(str(x.lesion), x.volume_ml, x.found_share, FATES[x.fate]) for x in case.lesions]
         parts.append(table("True tumours, largest first", columns, rows))
     held_out = {True: ", held out", False: ", seen in training", None: ""}[case.held_out]

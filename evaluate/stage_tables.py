@@ -134,11 +134,13 @@ def _waterfall_table(report: StageReport) -> list[list[str]]:
         waterfalls = [group.waterfall(structure) for group in kinds.values()]
         for i, step in enumerate(steps):
             losses = [None if w is None else float(w.losses[i]) for w in waterfalls]
-            rows.append([f"{NAME[structure]}, {step.label}", *(number(loss) for loss in losses)])
+            rows.append([f"{NAME[structure]}: {step.label}", *(number(loss) for loss in losses)])
         finals = [None if w is None else float(w.dice[-1]) for w in waterfalls]
-        rows.append([f"{NAME[structure]}, what is left", *(number(final) for final in finals)])
+        rows.append([f"{NAME[structure]}: what is left", *(number(final) for final in finals)])
     counts = [fate_counts(group.lesions) for group in kinds.values()]
-    rows += [[f"true tumours, {label}", *(str(count[fate]) for count in counts)] for fate, label in FATES.items()]
+    for fate, label in FATES.items():
+        if any(count[fate] for count in counts):
+            rows.append([f"true tumours: {label}", *(str(count[fate]) for count in counts)])
     return rows
 
 

@@ -71,7 +71,7 @@ class Scale:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers within low..high, 1, 2 or 5 times a power of ten apart; only `low` without extent."""
+    """A few round numbers within low..high, 1, 2 or 5 times a power of ten apart; only `low` without extent."""
     if not high > low:
         return [low]
     rough = (high - low) / 5

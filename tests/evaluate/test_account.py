@@ -41,18 +41,18 @@ def masks(labels):
 def test_every_number_of_a_case(masks):
     result = account(masks)
     assert (result.case, result.held_out) == ("volume-3", True)
-    assert {field: getattr(result, field) for field in ACCOUNT_FIELDS} == dict(
-        stage1_liver_dice_coarse=2 * 1 / (1 + 2),
-        stage1_liver_dice=2 * 3 / (3 + 5),
-        roi_liver_share=4 / 5,
-        roi_tumor_share=2 / 3,
-        stage2_tumor_dice_true_roi=2 * 3 / (4 + 3),
-        stage2_tumor_dice_predicted_roi=2 * 1 / (2 + 3),
-        merged_liver_dice=2 * 4 / (5 + 5),
-        merged_tumor_dice=2 * 1 / (1 + 3),
-        cleanup_liver_gain=2 * 4 / (5 + 5) - 2 * 3 / (4 + 5),
-        cleanup_tumor_gain=2 * 1 / (1 + 3) - 2 * 1 / (2 + 3),
-    )
+    assert {field: getattr(result, field) for field in ACCOUNT_FIELDS} == {
+        "stage1_liver_dice_coarse": 2 * 1 / (1 + 2),
+        "stage1_liver_dice": 2 * 3 / (3 + 5),
+        "roi_liver_share": 4 / 5,
+        "roi_tumor_share": 2 / 3,
+        "stage2_tumor_dice_true_roi": 2 * 3 / (4 + 3),
+        "stage2_tumor_dice_predicted_roi": 2 * 1 / (2 + 3),
+        "merged_liver_dice": 2 * 4 / (5 + 5),
+        "merged_tumor_dice": 2 * 1 / (1 + 3),
+        "cleanup_liver_gain": 2 * 4 / (5 + 5) - 2 * 3 / (4 + 5),
+        "cleanup_tumor_gain": 2 * 1 / (1 + 3) - 2 * 1 / (2 + 3),
+    }
     assert result.roi_tumor_cost == 6 / 7 - 2 / 5
 
 

@@ -52,9 +52,7 @@ def test_each_tumour_has_the_fate_of_the_step_that_lost_it(masks):
 
 def test_without_a_liver_every_tumour_is_lost_there(masks):
     nothing = tumours()
-    lost = dataclasses.replace(
-        masks, roi=None, stage2_tumor=np.zeros(GRID.shape, bool), stage2=nothing, merged=nothing
-    )
+    lost = dataclasses.replace(masks, roi=None, stage2_tumor=np.zeros(GRID.shape, bool), stage2=nothing, merged=nothing)
     assert {lesion.fate for lesion in lesion_fates(lost)} == {"liver_not_found"}
 
 

@@ -60,23 +60,28 @@ NOTHING = "000000 000000"
 @pytest.mark.parametrize(
     ("step", "loss", "changes"),
     [
-        ("liver_not_found", 1, dict(roi=None, stage1=NOTHING, raw=NOTHING, stage2=NOTHING, merged=NOTHING)),
+        ("liver_not_found", 1, {"roi": None, "stage1": NOTHING, "raw": NOTHING, "stage2": NOTHING, "merged": NOTHING}),
         (
             "outside_roi",
             LOST,
-            dict(roi=Box((0, 0, 2), (1, 2, 6)), raw="002210 111110", stage2="012210 111110", merged="012210 111110"),
+            {
+                "roi": Box((0, 0, 2), (1, 2, 6)),
+                "raw": "002210 111110",
+                "stage2": "012210 111110",
+                "merged": "012210 111110",
+            },
         ),
         (
             "missed",
             LOST,
-            dict(true_roi="012210 111110", raw="012210 111110", stage2="012210 111110", merged="012210 111110"),
+            {"true_roi": "012210 111110", "raw": "012210 111110", "stage2": "012210 111110", "merged": "012210 111110"},
         ),
-        ("own_roi", LOST, dict(raw="012210 111110", stage2="012210 111110", merged="012210 111110")),
-        ("outside_liver", LOST, dict(stage2="002210 111110", merged="002210 111110")),
-        ("false_inside", ADDED, dict(raw="022220 111110", stage2="022220 111110", merged="022220 111110")),
-        ("false_outside", ADDED, dict(raw="222210 111110", stage2="222210 111110", merged="222210 111110")),
-        ("cleanup", LOST, dict(merged="012210 111110")),
-        ("cleanup", ADDED, dict(merged="022220 111110")),
+        ("own_roi", LOST, {"raw": "012210 111110", "stage2": "012210 111110", "merged": "012210 111110"}),
+        ("outside_liver", LOST, {"stage2": "002210 111110", "merged": "002210 111110"}),
+        ("false_inside", ADDED, {"raw": "022220 111110", "stage2": "022220 111110", "merged": "022220 111110"}),
+        ("false_outside", ADDED, {"raw": "222210 111110", "stage2": "222210 111110", "merged": "222210 111110"}),
+        ("cleanup", LOST, {"merged": "012210 111110"}),
+        ("cleanup", ADDED, {"merged": "022220 111110"}),
     ],
 )
 def test_a_planted_error_shows_in_its_own_step_of_the_tumours_only(step, loss, changes):
@@ -87,14 +92,14 @@ def test_a_planted_error_shows_in_its_own_step_of_the_tumours_only(step, loss, c
 @pytest.mark.parametrize(
     ("losses", "changes"),
     [
-        ({"missed_by_stage1": Fraction(1, 17), "stage2_inside": Fraction(-1, 17)}, dict(stage1="011110 111100")),
-        ({"false_of_stage1": Fraction(1, 19), "stage2_outside": Fraction(-1, 19)}, dict(stage1="111110 111110")),
-        ({"stage2_inside": Fraction(1, 17)}, dict(stage2="022210 111100", merged="022210 111100")),
-        ({"stage2_outside": Fraction(1, 19)}, dict(stage2="022210 111111", merged="022210 111111")),
-        ({"cleanup": Fraction(1, 17)}, dict(merged="022210 111100")),
-        ({"cleanup": Fraction(-1, 19), "stage2_outside": Fraction(1, 19)}, dict(stage2="022210 111111")),
+        ({"missed_by_stage1": Fraction(1, 17), "stage2_inside": Fraction(-1, 17)}, {"stage1": "011110 111100"}),
+        ({"false_of_stage1": Fraction(1, 19), "stage2_outside": Fraction(-1, 19)}, {"stage1": "111110 111110"}),
+        ({"stage2_inside": Fraction(1, 17)}, {"stage2": "022210 111100", "merged": "022210 111100"}),
+        ({"stage2_outside": Fraction(1, 19)}, {"stage2": "022210 111111", "merged": "022210 111111"}),
+        ({"cleanup": Fraction(1, 17)}, {"merged": "022210 111100"}),
+        ({"cleanup": Fraction(-1, 19), "stage2_outside": Fraction(1, 19)}, {"stage2": "022210 111111"}),
         # A wrong class is not a wrong liver.
-        ({}, dict(raw="000000 222220", stage2="011110 222220", merged="011110 222220")),
+        ({}, {"raw": "000000 222220", "stage2": "011110 222220", "merged": "011110 222220"}),
     ],
 )
 def test_a_planted_error_shows_in_its_own_step_of_the_liver_only(losses, changes):
