@@ -9,6 +9,9 @@ from evaluate.waterfall import Step
 #: What a kind of case (`StageReport.by_kind`) is called in texts.
 KIND = {"held_out": "held out", "in_training": "seen in training", "unknown": "training unknown"}
 
+#: What `held_out` of a case is called in tables.
+HELD_OUT = {True: "yes", False: "no", None: "unknown"}
+
 #: What a structure is called in texts.
 NAME = {"liver": "liver", "tumor": "tumour"}
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from evaluate.account import StageAccount, StageReport
-from evaluate.advice import KIND, NAME, advice
+from evaluate.advice import HELD_OUT, KIND, NAME, advice
 from evaluate.charts import waterfall_chart
 from evaluate.fates import FATES, fate_counts
 from evaluate.page import Column, charts, figure, page, paragraph, section, table
 from evaluate.svg import element
 from evaluate.text import number
 from evaluate.waterfall import Waterfall
-
-_HELD_OUT = {True: "yes", False: "no", None: "unknown"}
 
 #: The columns of the table of cases; `stages.csv` has some more.
 _CASES = {
@@ -45,7 +44,7 @@ def stage_page(report: StageReport) -> str:
             paragraph(advice(report), class_="lead"),
             paragraph(_HOW_TO_READ),
             *(_kind_section(kind, group) for kind, group in report.by_kind().items()),
-            section("Cases, worst first", _case_table(report)),
+            section("Cases, worst first", _case_table(ranked)),
             *(_case_section(i, case) for i, case in ranked),
         ],
     )
@@ -92,15 +91,15 @@ def _fates(group: StageReport) -> list[str]:
     return [table(caption, columns, rows)] if lesions else []
 
 
-def _case_table(report: StageReport) -> str:
+def _case_table(ranked: Sequence[tuple[int, StageAccount]]) -> str:
     columns = [Column("case", numeric=False), *(Column(name) for name in _CASES)]
     columns += [Column("tumours found", 0), Column("true tumours", 0), Column("held out", numeric=False)]
     rows = []
-    for case in report.accounts:
+    for _, case in ranked:
         values = [getattr(case, field) for field in _CASES.values()]
         lesions = (fate_counts(case.lesions)["found"], len(case.lesions)) if case.tumor else (None, None)
-        rows.append((case.case, *values, *lesions, _HELD_OUT[case.held_out]))
-    links = {case.case: f"#case-{i}" for i, case in enumerate(report.accounts)}
+        rows.append((case.case, *values, *lesions, HELD_OUT[case.held_out]))
+    links = {case.case: f"#case-{i}" for i, case in ranked}
     return table("A click on a header sorts", columns, rows, sort_by=1, links=links)
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluate.account import ACCOUNT_FIELDS, StageAccount, StageReport
-from evaluate.advice import KIND, NAME, advice
+from evaluate.advice import HELD_OUT, KIND, NAME, advice
 from evaluate.fates import FATES, fate_counts
 from evaluate.stage_page import stage_page
 from evaluate.text import aligned, csv_text, make_folder, number, plain, printable
 from evaluate.waterfall import STEPS, Waterfall
 from preprocess.files import write_json, write_text
-
-_HELD_OUT = {True: "yes", False: "no", None: "unknown"}
 
 #: Two header lines of `report.txt`, one column a field of `ACCOUNT_FIELDS`.
 _HEADERS = (
@@ -58,7 +56,7 @@ def write_account(report: StageReport, folder: Path, meta: Mapping[str, object])
     if not report.accounts:
         raise ValueError("a report needs at least one case")
     make_folder(folder)
-    rows = [[case.case, _HELD_OUT[case.held_out], *_numbers(case)] for case in report.accounts]
+    rows = [[case.case, HELD_OUT[case.held_out], *_numbers(case)] for case in report.accounts]
     write_text(folder / "stages.csv", csv_text(("case", "held_out", *ACCOUNT_FIELDS), rows))
     write_text(folder / "waterfall.csv", csv_text(_WATERFALL_FIELDS, _waterfall_rows(report)))
     write_text(folder / "lesions.csv", csv_text(_LESION_FIELDS, _lesion_rows(report)))
@@ -74,13 +72,13 @@ def _waterfall_rows(report: StageReport) -> Iterator[list[str | float | None]]:
             if waterfall is not None:
                 steps = zip(waterfall.steps, waterfall.losses, waterfall.dice[1:], strict=True)
                 for step, loss, dice in steps:
-                    yield [case.case, _HELD_OUT[case.held_out], structure, step.key, float(loss), float(dice)]
+                    yield [case.case, HELD_OUT[case.held_out], structure, step.key, float(loss), float(dice)]
 
 
 def _lesion_rows(report: StageReport) -> Iterator[list[str | float | None]]:
     for case in report.accounts:
         for row in case.lesions:
-            known = _HELD_OUT[case.held_out]
+            known = HELD_OUT[case.held_out]
             yield [case.case, known, str(row.lesion), row.volume_ml, row.found_share, row.fate]
 
 
@@ -118,7 +116,7 @@ def report_text(report: StageReport) -> str:
     """The account as aligned text: the cases with a mean line a kind, a legend, the mean waterfalls, and the advice."""
     rows = [
         *_HEADERS,
-        *(_row(printable(case.case), _HELD_OUT[case.held_out], _numbers(case)) for case in report.accounts),
+        *(_row(printable(case.case), HELD_OUT[case.held_out], _numbers(case)) for case in report.accounts),
     ]
     for kind, group in report.by_kind().items():
         means = [group.mean(field) for field in ACCOUNT_FIELDS]
