@@ -102,18 +102,19 @@ def liver_but_no_tumour(image, where=None):
     return ((image > fakes.prepared(50)) & (image < fakes.prepared(150)))[None].astype(np.float32)
 
 
-def test_a_tumour_outside_the_predicted_liver_is_cut_off_by_it(case):
-    # Both stages must be sure of the liver; of two tumours clean-up brings back the one that is a hole in the liver.
+def test_a_tumour_that_the_liver_cuts_off_comes_back_when_its_hole_is_filled(case):
     runner = fakes.fake_runner()
     runner = replace(
         runner,
         liver=replace(runner.liver, infer=liver_but_no_tumour),
+        # Both stages must be sure of the liver.
         tumor=replace(runner.tumor, policy=replace(runner.tumor.policy, liver_threshold=0.75)),
     )
-    hu = fakes.scene()
-    hu[6:10, 8:12, 20:25] = 200
-    lost = losses(account_of(case("edge", "p", hu), runner).tumor)
-    assert lost["outside_liver"] > -lost["cleanup"] > 0
+    account = account_of(case("hole", "p"), runner)
+    lost = losses(account.tumor)
+    assert lost["outside_liver"] == pytest.approx(-lost["cleanup"])
+    assert lost["outside_liver"] > 0.5
+    assert [lesion.fate for lesion in account.lesions] == ["found"]
 
 
 def test_a_tumour_that_the_truth_does_not_know_is_false(case):
