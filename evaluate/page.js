@@ -1,7 +1,7 @@
 
 "use strict";
-// Makes every table sortable by a click on a header: smallest first, again for largest first, missing values last.
-for (const table of document.querySelectorAll("table")) {
+// A click on a header of a sortable table sorts it: smallest first, again for largest first, missing values last.
+for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
   const value = (row, column) => {

@@ -80,9 +80,10 @@ def table(
     sort_by: int | None = None,
     links: Mapping[str, str] | None = None,
 ) -> str:
-    """A table whose first column names the rows; sortable in the browser, missing values always last.
+    """A table whose first column names the rows.
 
-    `sort_by` is the column to sort by at first, smallest first. `links` gives the address for a text of the first
+    `sort_by` is a column to sort by, smallest first and missing values last; the reader can then sort by any other
+    with a click on its header. Without `sort_by` the order stays. `links` gives the address for a text of the first
     column; addresses must be escaped for their part of a URL (`urllib.parse.quote`).
     """
     heads = [
@@ -101,6 +102,7 @@ def table(
             element("caption", text_of(caption)),
             element("thead", element("tr", *heads)),
             element("tbody", *body),
+            **({} if sort_by is None else {"class_": "sortable"}),
         ),
         class_="wide",
         tabindex="0",
