@@ -63,12 +63,12 @@ def bland_altman(title: str, cases: Sequence[tuple[str, float, float]], unit: st
 
 def _padded(low: float, high: float) -> tuple[float, float]:
     """A little more on both sides, but nothing below 0: a volume is never negative."""
-    pad = 0.05 * (high - low) or 1.0
+    pad = 0.05 * (high - low or high) or 1.0
     return max(0.0, low - pad), high + pad
 
 
 def _axes(x: Scale, y: Scale, unit: str) -> list[str]:
-    parts = []
+    parts = [line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis")]
     for value in ticks(y.low, y.high):
         parts.append(line(_LEFT, y(value), _RIGHT, y(value), "axis" if value == 0 else "grid"))
         parts.append(label(f"{value:g}", _LEFT - 6, y(value) + 4, text_anchor="end", class_="quiet"))

@@ -47,8 +47,8 @@ def index_page(rows: Sequence[Row], summary: Mapping[str, Any], with_page: Colle
     """The whole page as HTML. Whatever is missing is left out of it.
 
     `rows` has a mapping a case, with the columns of `cases.csv`: `case`, `liver_dice`, `tumor_dice`, `liver_ml`,
-    `liver_ml_truth`, `tumor_ml`, `tumor_ml_truth` (mL), `liver_assd` (mm) and so on; None or NaN for no value. `summary`
-    has, all of them optional, `convention` and its `empty_rule` as texts; `metrics`, by column: `mean`,
+    `liver_ml_truth`, `tumor_ml`, `tumor_ml_truth` (mL), `liver_assd` (mm) and so on; None or NaN for no value.
+    `summary` has, all of them optional, `convention` and its `empty_rule` as texts; `metrics`, by column: `mean`,
     `median`, `n` and `interval` (`low`, `high`); `global`, by column: the Dice of all voxels pooled; `detection`, by
     `iou0` and `iou50` and then by `all`, `<10`, `10-20` and `>20`: `recall`, `precision`, `truth` and `predicted`.
     Cases named in `with_page` are linked to `<case>/index.html`.
