@@ -3,13 +3,14 @@
 import csv
 import dataclasses
 import json
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
 
-from evaluate.account import StageReport
-from evaluate.stage_tables import write_account
+from evaluate.account import ACCOUNT_FIELDS, StageReport
+from evaluate.fates import FATES
+from evaluate.stage_tables import report_text, write_account
 from evaluate.waterfall import STEPS
 
 
@@ -120,6 +121,21 @@ def test_json_holds_meta_cases_and_means_apart(accounts, tmp_path):
     assert report["cases"][2]["waterfall"]["tumor"] is None
     assert report["cases"][0]["lesions"][1] == {"lesion": 2, "volume_ml": 0.5, "found_share": 0.0, "fate": "missed"}
     assert report["cases"][0]["merged_tumor_dice"] == 0.625
+
+
+def test_a_gain_too_small_to_be_seen_is_no_minus_zero(accounts):
+    small = dataclasses.replace(accounts.perfect, tumor=accounts.waterfall("tumor", cleanup="-0.0001"))
+    assert "-0.000" not in report_text(StageReport((small,)))
+
+
+def test_the_documentation_names_every_file_number_and_step(accounts, tmp_path):
+    write_account(StageReport((accounts.usual,)), tmp_path, {})
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    names = {path.name for path in tmp_path.iterdir()} | {*ACCOUNT_FIELDS, *FATES}
+    names |= {step.key for steps in STEPS.values() for step in steps}
+    for table in tmp_path.glob("*.csv"):
+        names |= {*table.read_text().splitlines()[0].split(",")}
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 
 
 def test_an_empty_report_is_refused(tmp_path):
