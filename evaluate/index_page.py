@@ -125,11 +125,11 @@ def _detection(summary: Mapping[str, Any]) -> list[str]:
     for key, by_size in (summary.get("detection") or {}).items():
         bins = []
         for size, found in by_size.items():
-            counts = " / ".join(str(found[k]) for k in ("truth", "predicted") if k in found)
-            note = f"{counts} lesions" if counts else ""
+            counts = ((found.get("truth"), "true"), (found.get("predicted"), "predicted"))
+            note = ", ".join(f"{count} {what}" for count, what in counts if count is not None)
             bins.append((_SIZES.get(size, size), note, found.get("recall"), found.get("precision")))
-        title = f"Lesions detected at {_OVERLAPS.get(key, key)}"
-        pictures.append(figure(f"{title}, by diameter (true / predicted lesions)", detection_bars(title, bins)))
+        title = f"Lesions detected at {_OVERLAPS.get(key, key)}, by diameter"
+        pictures.append(figure(title, detection_bars(title, bins)))
     return pictures
 
 

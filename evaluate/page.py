@@ -131,6 +131,7 @@ def _row(columns: Sequence[Column], row: Sequence[Cell], links: Mapping[str, str
         if isinstance(cell, str):
             cells.append(element("td", text_of(cell), **_classes(column)))
             continue
-        known: dict[str, str | float] = {} if number(cell) == "-" else {"data_value": repr(cell)}
+        # Not number's text: that is rounded. float, as NumPy's numbers do not repr as plain ones.
+        known: dict[str, str | float] = {} if cell is None or math.isnan(cell) else {"data_value": repr(float(cell))}
         cells.append(element("td", number(cell, column.decimals, signed=column.signed), **_classes(column), **known))
     return element("tr", *cells)

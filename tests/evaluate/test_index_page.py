@@ -76,7 +76,7 @@ def test_the_convention_is_said_and_every_chart_is_there():
         "Prediction minus truth in 3 cases: bias -10.0 mL.",
         "Prediction minus truth in 2 cases: bias -0.2 mL, upper limit +7.4 mL, lower limit -7.9 mL.",
     ]
-    assert "0 / 1 lesions" in markup
+    assert ">0 true, 1 predicted</text>" in markup
 
 
 def test_only_cases_with_a_page_are_linked():

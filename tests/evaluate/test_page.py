@@ -5,6 +5,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from evaluate.page import Column, charts, figure, page, paragraph, section, table
@@ -76,7 +77,7 @@ def test_everything_that_is_text_is_shown_as_text():
 
 def test_rows_are_sorted_smallest_first_and_missing_last():
     columns = [Column("case", numeric=False), Column("Dice"), Column("change", 1, signed=True)]
-    rows = [("a", None, 1.25), ("b", 0.5, -2.0), ("c", float("nan"), 0), ("d", 0.25, None)]
+    rows = [("a", None, 1.25), ("b", 0.5, -2.0), ("c", float("nan"), np.float64(1 / 3)), ("d", 0.25, None)]
     elements = Elements(table("scores", columns, rows, sort_by=1))
     heads = [h for h in elements.of("th") if h["scope"] == "col"]
     assert heads == [
@@ -90,7 +91,7 @@ def test_rows_are_sorted_smallest_first_and_missing_last():
         *("d", "0.250", "-"),
         *("b", "0.500", "-2.0"),
         *("a", "-", "+1.2"),
-        *("c", "-", "+0.0"),
+        *("c", "-", "+0.3"),
     ]
     assert [cell.get("data-value") for cell in elements.of("td")] == [
         "0.25",
@@ -100,7 +101,7 @@ def test_rows_are_sorted_smallest_first_and_missing_last():
         None,
         "1.25",
         None,
-        "0",
+        repr(1 / 3),
     ]
     assert {cell["class"] for cell in elements.of("td")} == {"number"}
 
