@@ -46,6 +46,11 @@ def test_a_waterfall_steps_down_from_1_and_up_for_a_gain():
     assert tree.get("viewBox") == "0 0 480 124"
 
 
+def test_nothing_left_is_no_minus_zero():
+    assert 1.0 - 0.3 - 0.6 - 0.1 < 0
+    assert texts(parsed(waterfall_chart("all lost", [("a", 0.3), ("b", 0.6), ("c", 0.1)])))[-1] == "0.000"
+
+
 def test_an_empty_waterfall_is_all_left():
     assert bars(parsed(waterfall_chart("nothing", [])), "rest") == [("rest", 175, 240)]
 
