@@ -116,6 +116,11 @@ class StageReport:
         return mean_waterfall([w for case in self.accounts if (w := getattr(case, structure)) is not None])
 
     @property
+    def n_tumor_free(self) -> int:
+        """Number of cases whose tumours are scored and whose truth has none; the empty rule decides these."""
+        return sum(case.tumor is not None and not case.lesions for case in self.accounts)
+
+    @property
     def lesions(self) -> tuple[LesionFate, ...]:
         """The true tumours of all cases."""
         return tuple(lesion for case in self.accounts for lesion in case.lesions)

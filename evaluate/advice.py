@@ -41,4 +41,6 @@ def advice(report: StageReport) -> str:
     if round(loss, 3) <= 0:
         return f"No stage loses anything over {cases}.{doubt}"
     what = f"{step.cause} costs {number(loss)} of {NAME[structure]} Dice"
+    if step.key.startswith("false_") and structure == "tumor" and group.n_tumor_free:
+        doubt = f" {group.n_tumor_free} without tumour: there one false voxel costs the whole Dice.{doubt}"
     return f"Work on {what}, the largest loss over {cases}.{doubt}"

@@ -136,7 +136,10 @@ def _detection(summary: Mapping[str, Any]) -> list[str]:
 def _cases(rows: Sequence[Row], with_page: Collection[str]) -> str:
     shown = [column for column in _CASE_COLUMNS if any(column in row for row in rows)]
     columns = [Column("case", numeric=False), *(Column(*_measure(column)) for column in shown)]
-    cells: list[list[Cell]] = [[str(row["case"]), *(row.get(column) for column in shown)] for row in rows]
+    # The table sorts by its first column and keeps this order among equals: several cases have no tumour Dice, or 0.
+    known = dict(_known(rows, "liver_dice"))
+    ranked = sorted(rows, key=lambda row: known.get(str(row["case"]), [math.inf]))
+    cells: list[list[Cell]] = [[str(row["case"]), *(row.get(column) for column in shown)] for row in ranked]
     links = {case: f"{_quoted(case)}/index.html" for case in with_page}
     return table("A click on a header sorts", columns, cells, sort_by=1 if shown else None, links=links)
 

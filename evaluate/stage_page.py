@@ -66,9 +66,8 @@ def _mean_figure(group: StageReport, structure: str) -> str:
         return ""
     counted = [case for case in group.accounts if getattr(case, structure) is not None]
     where = f"mean of {len(counted)} case{'' if len(counted) == 1 else 's'}"
-    healthy = sum(not case.lesions for case in counted)
-    if structure == "tumor" and healthy:
-        where += f", {healthy} without tumour"
+    if structure == "tumor" and group.n_tumor_free:
+        where += f", {group.n_tumor_free} without tumour"
     return _figure(structure, where, waterfall)
 
 

@@ -28,16 +28,26 @@ from evaluate.waterfall import STEPS
     ],
 )
 def test_the_step_that_loses_most_is_what_to_work_on(accounts, structure, step, expected):
-    # Every other step of both structures loses a tenth of that.
+    # Every other step of both structures loses a tenth of that. One tumour: the case is not one without.
     waterfalls = {
         name: accounts.waterfall(
             name, **{s.key: "0.25" if (name, s.key) == (structure, step) else "0.025" for s in steps}
         )
         for name, steps in STEPS.items()
     }
-    sentence = advice(StageReport((dataclasses.replace(accounts.perfect, **waterfalls),)))
+    sentence = advice(
+        StageReport((dataclasses.replace(accounts.perfect, lesions=accounts.usual.lesions, **waterfalls),))
+    )
     assert sentence.startswith(f"Work on {expected}")
     assert sentence.endswith("the largest loss over 1 case (held out).")
+
+
+@pytest.mark.parametrize(("step", "said"), [("false_inside", True), ("missed", False)])
+def test_false_tumour_in_cases_without_any_is_said_to_weigh_the_most(accounts, step, said):
+    lost = accounts.waterfall("tumor", **{step: "0.5"})
+    report = StageReport((accounts.usual, dataclasses.replace(accounts.perfect, tumor=lost), accounts.liver_only))
+    doubt = " 1 without tumour: there one false voxel costs the whole Dice."
+    assert advice(report).endswith(f"over 3 cases (held out).{doubt if said else ''}")
 
 
 def test_a_loss_that_a_later_step_gives_back_is_none_to_work_on(accounts):

@@ -57,6 +57,14 @@ def test_cases_stand_worst_first_with_what_is_missing_last():
     ]
 
 
+def test_cases_of_one_tumour_dice_stand_by_their_liver():
+    rows = [
+        {"case": c, "tumor_dice": t, "liver_dice": v} for c, t, v in (("a", 0, 0.9), ("b", None, 0.8), ("c", 0, 0.7))
+    ]
+    rows += [{"case": "d", "tumor_dice": None, "liver_dice": 0.6}, {"case": "e", "tumor_dice": 0}]
+    assert [row[0] for row in rows_of(index_page(rows, {}))][-5:] == ["c", "a", "e", "d", "b"]
+
+
 def test_the_cohort_has_means_intervals_medians_and_pooled_values():
     rows = rows_of(index_page(ROWS, SUMMARY))
     assert rows[:3] == [
