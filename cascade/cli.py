@@ -237,7 +237,8 @@ def report(source: Path, output: Path, **options: Any) -> None:
     """Say stage by stage where the Dice is lost.
 
     SOURCE is a dataset as for `cascade prepare`. Every labelled case is run; patients that a model was trained on
-    are averaged apart. Writes report.txt, report.json and stages.csv.
+    are averaged apart. Writes index.html to read, the same as report.txt and report.json, and as tables stages.csv,
+    waterfall.csv and lesions.csv.
 
     \b
     Example:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from cascade.batch import Runner
 from cascade.merge import Fused, fuse, liver_alone, pasted
 from cascade.pipeline import Segmentation, Stopwatch, refine, segment
-from evaluate.account import StageAccount, StageMasks, StageReport, account
+from evaluate.account import StageAccount, StageReport, account
+from evaluate.stage_masks import StageMasks
 from preprocess.cases import Case
 from preprocess.components import fill_holes, largest
 from preprocess.geometry import Box
@@ -29,38 +31,47 @@ def report_cases(
 
     A case is held out when neither model was trained on it or on another of these cases that is of the same patient.
     """
-    contents = {case.name: content_id(read_scan(case.image).volume) for case in cases}
-    known = {case.patient for case in cases if contents[case.name] in runner.trained_on}
-    chosen = [case.name for case in cases if contents[case.name] in runner.chosen_on]
-    if chosen:
-        say(f"note: a model was picked as the best of its training on {', '.join(chosen)}: slightly flattering there")
-    accounts = []
+    accounts: list[tuple[Case, StageAccount]] = []
+    known, chosen = set(), []
     for case in cases:
+        volume = read_scan(case.image).volume
+        content = content_id(volume)
+        if content in runner.chosen_on:
+            chosen.append(case.name)
+        if content in runner.trained_on:
+            known.add(case.patient)
         if held_out_only and case.patient in known:
             continue
-        accounts.append(_account(case, runner, held_out=case.patient not in known))
+        accounts.append((case, _account(case, volume, runner)))
         say(f"{case.name}: done")
-    return StageReport(tuple(accounts))
+    if chosen:
+        say(f"note: a model was picked as the best of its training on {', '.join(chosen)}: slightly flattering there")
+    # Only now is it known of every patient whether a model has seen one of the scans.
+    final = tuple(replace(account, held_out=case.patient not in known) for case, account in accounts)
+    return StageReport(tuple(account for account in final if account.held_out or not held_out_only))
 
 
-def _account(case: Case, runner: Runner, *, held_out: bool) -> StageAccount:
-    volume = read_scan(case.image).volume
+def _account(case: Case, volume: Volume, runner: Runner) -> StageAccount:
+    """The account of one case; what the models know of it is not known yet."""
     truth = read_label(case, volume.grid)
     result = segment(volume, runner.liver, runner.tumor, Stopwatch())
     grid = volume.grid
-    empty = LabelMap(np.zeros(grid.shape, np.uint8), grid)
-    found = result.box is not None and result.fused is not None
+    tumor, classes = np.zeros(grid.shape, bool), LabelMap(np.zeros(grid.shape, np.uint8), grid)
+    if result.box is not None and result.fused is not None:
+        tumor[result.box.slices] = result.fused.tumor
+        classes = pasted(result.fused.labels, result.box, grid)
     masks = StageMasks(
         case=case.name,
         truth=truth,
         scores_tumor=case.scores_tumor and runner.tumor is not None,
-        held_out=held_out,
+        held_out=None,
         coarse_truth=resample_labels(truth, result.coarse.grid).array > 0,
         coarse_liver=result.coarse.mask,
         stage1_liver=_stage1_on(volume, result, runner),
         roi=result.box,
         stage2_true_roi=_true_roi(volume, truth, result.coarse, runner),
-        stage2=pasted(result.fused.labels, result.box, grid) if found else empty,  # type: ignore[union-attr, arg-type]
+        stage2_tumor=tumor,
+        stage2=classes,
         merged=result.labels,
     )
     return account(masks)

@@ -12,46 +12,11 @@ from statistics import fmean
 
 import numpy as np
 
-from evaluate.overlap import Mask, class_overlaps, dice
-from evaluate.scores import TOLERANCE_MM
-from preprocess.geometry import Box
+from evaluate.fates import LesionFate, lesion_fates
+from evaluate.overlap import class_overlaps, dice
+from evaluate.stage_masks import StageMasks
+from evaluate.waterfall import Waterfall, liver_waterfall, mean_waterfall, tumor_waterfall
 from preprocess.volume import LIVER, TUMOR, LabelMap
-
-
-@dataclass(frozen=True, eq=False)
-class StageMasks:
-    """What one case left behind at each stage, on the image's canonical grid (z, y, x) except for the coarse pair.
-
-    `coarse_truth` and `coarse_liver` lie on the coarse grid of stage 1; `stage1_liver` is its liver on the image's.
-    `roi` is the part that stage 2 saw, None when no liver was found. `stage2` holds the raw classes of stage 2 in that
-    ROI, before clean-up, and 0 outside; `stage2_true_roi` the same for the ROI around the true liver, None when there
-    is no true liver or it was not run. `merged` is the final mask. With `scores_tumor` False the true tumours are
-    unusable. `held_out` is whether the case was kept out of training, None when unknown.
-    Raises ValueError for label maps on two grids, masks of two shapes, or a ROI outside the image.
-    """
-
-    case: str
-    truth: LabelMap
-    scores_tumor: bool
-    held_out: bool | None
-    coarse_truth: Mask
-    coarse_liver: Mask
-    stage1_liver: Mask
-    roi: Box | None
-    stage2_true_roi: LabelMap | None
-    stage2: LabelMap
-    merged: LabelMap
-
-    def __post_init__(self) -> None:
-        for labels in (self.stage2_true_roi, self.stage2, self.merged):
-            if labels is not None and not labels.grid.mismatch_mm(self.truth.grid) <= TOLERANCE_MM:
-                raise ValueError(f"case {self.case}: {labels.grid} is not the grid of the truth, {self.truth.grid}")
-        if self.stage1_liver.shape != self.truth.grid.shape:
-            raise ValueError(f"case {self.case}: stage1_liver has shape {self.stage1_liver.shape}")
-        if self.coarse_liver.shape != self.coarse_truth.shape:
-            raise ValueError(f"case {self.case}: coarse_liver has shape {self.coarse_liver.shape}")
-        if self.roi and any(b > n for b, n in zip(self.roi.stop, self.truth.grid.shape, strict=True)):
-            raise ValueError(f"case {self.case}: {self.roi} leaves the image of shape {self.truth.grid.shape}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +27,8 @@ class StageAccount:
     `roi_liver_share`, `roi_tumor_share`: share of the true liver and tumour voxels inside the ROI; 0 without a ROI.
     `stage2_tumor_dice_true_roi`, `stage2_tumor_dice_predicted_roi`: raw tumours of stage 2 in either ROI.
     `merged_liver_dice`, `merged_tumor_dice`: the final mask. `cleanup_liver_gain`, `cleanup_tumor_gain`: final Dice
-    minus the Dice of the raw classes of stage 2; below 0 where clean-up does harm.
+    minus the Dice of the raw classes of stage 2; below 0 where clean-up does harm. `liver`, `tumor`: where the Dice
+    went, step by step. `lesions`: what became of each true tumour.
     """
 
     case: str
@@ -77,6 +43,9 @@ class StageAccount:
     merged_tumor_dice: float | None
     cleanup_liver_gain: float
     cleanup_tumor_gain: float | None
+    liver: Waterfall
+    tumor: Waterfall | None
+    lesions: tuple[LesionFate, ...]
 
     @property
     def roi_tumor_cost(self) -> float | None:
@@ -86,8 +55,10 @@ class StageAccount:
         return self.stage2_tumor_dice_true_roi - self.stage2_tumor_dice_predicted_roi
 
 
+_NO_NUMBERS = ("case", "held_out", "liver", "tumor", "lesions")
+
 #: The numbers of a `StageAccount`, in the order of the stages.
-ACCOUNT_FIELDS = tuple(f.name for f in fields(StageAccount) if f.name not in ("case", "held_out"))
+ACCOUNT_FIELDS = tuple(f.name for f in fields(StageAccount) if f.name not in _NO_NUMBERS)
 
 
 def account(masks: StageMasks) -> StageAccount:
@@ -108,6 +79,9 @@ def account(masks: StageMasks) -> StageAccount:
         merged_tumor_dice=tumor,
         cleanup_liver_gain=liver - raw_liver,
         cleanup_tumor_gain=None if tumor is None or raw_tumor is None else tumor - raw_tumor,
+        liver=liver_waterfall(masks),
+        tumor=tumor_waterfall(masks),
+        lesions=lesion_fates(masks),
     )
 
 
@@ -136,6 +110,20 @@ class StageReport:
         """Mean of a number of `StageAccount` over the cases where it is not None, all kinds; None without any."""
         values = [value for case in self.accounts if (value := getattr(case, field)) is not None]
         return fmean(values) if values else None
+
+    def waterfall(self, structure: str) -> Waterfall | None:
+        """Mean waterfall of `liver` or `tumor` over the cases that have one, all kinds; None without any."""
+        return mean_waterfall([w for case in self.accounts if (w := getattr(case, structure)) is not None])
+
+    @property
+    def n_tumor_free(self) -> int:
+        """Number of cases whose tumours are scored and whose truth has none; the empty rule decides these."""
+        return sum(case.tumor is not None and not case.lesions for case in self.accounts)
+
+    @property
+    def lesions(self) -> tuple[LesionFate, ...]:
+        """The true tumours of all cases."""
+        return tuple(lesion for case in self.accounts for lesion in case.lesions)
 
     def by_kind(self) -> dict[str, StageReport]:
         """The cases apart by what is known of them, in this order: `held_out`, `in_training`, `unknown`."""

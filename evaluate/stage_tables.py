@@ -1,19 +1,19 @@
-"""The account of the stages as files, and in one sentence the stage to work on."""
+"""The account of the stages as files: tables for a person, a spreadsheet and a program; see `docs/report.md`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from evaluate.account import ACCOUNT_FIELDS, StageAccount, StageReport
+from evaluate.advice import HELD_OUT, KIND, NAME, advice
+from evaluate.fates import FATES, fate_counts
+from evaluate.stage_page import stage_page
 from evaluate.text import aligned, csv_text, make_folder, number, plain, printable
+from evaluate.waterfall import STEPS, Waterfall
 from preprocess.files import write_json, write_text
-
-_HELD_OUT = {True: "yes", False: "no", None: "unknown"}
-
-_KIND = {"held_out": "held out", "in_training": "seen in training", "unknown": "training unknown"}
 
 #: Two header lines of `report.txt`, one column a field of `ACCOUNT_FIELDS`.
 _HEADERS = (
@@ -41,42 +41,106 @@ final: Dice of the merged mask. clean-up: final Dice minus the Dice before clean
 Convention lits: an empty prediction of an empty truth scores 1. -: not scored, or nothing to score.
 """
 
+_WATERFALL_FIELDS = ("case", "held_out", "structure", "step", "loss", "dice")
+_LESION_FIELDS = ("case", "held_out", "lesion", "volume_ml", "found_share", "fate")
+
 
 def write_account(report: StageReport, folder: Path, meta: Mapping[str, object]) -> None:
-    """Write `report.json` (`meta`, means, cases), `report.txt` (the table) and `stages.csv` to `folder`.
+    """Write all files of an account to `folder`, which is made if missing.
 
-    The folder is made if missing. Means are taken for held-out cases, for cases seen in training and for unknown ones
-    apart. A number that does not apply is null in JSON, empty in CSV and `-` in the text. Raises ValueError for a
-    report without a case, ResourceError when the folder or a file cannot be written.
+    `report.json` (`meta`, means, cases), `report.txt`, `index.html`; `stages.csv` has a line a case, `waterfall.csv`
+    one a case, structure and step, `lesions.csv` one a true tumour. Means are taken for held-out cases, for cases seen
+    in training and for unknown ones apart. A number that does not apply is null in JSON, empty in CSV and `-` in texts.
+    Raises ValueError for a report without a case, ResourceError when the folder or a file cannot be written.
     """
     if not report.accounts:
         raise ValueError("a report needs at least one case")
     make_folder(folder)
-    rows = [[case.case, _HELD_OUT[case.held_out], *_numbers(case)] for case in report.accounts]
+    rows = [[case.case, HELD_OUT[case.held_out], *_numbers(case)] for case in report.accounts]
     write_text(folder / "stages.csv", csv_text(("case", "held_out", *ACCOUNT_FIELDS), rows))
+    write_text(folder / "waterfall.csv", csv_text(_WATERFALL_FIELDS, _waterfall_rows(report)))
+    write_text(folder / "lesions.csv", csv_text(_LESION_FIELDS, _lesion_rows(report)))
     write_text(folder / "report.txt", report_text(report))
+    write_text(folder / "index.html", stage_page(report))
     write_json(folder / "report.json", plain(_as_json(report, meta)))
+
+
+def _waterfall_rows(report: StageReport) -> Iterator[list[str | float | None]]:
+    for case in report.accounts:
+        for structure in STEPS:
+            waterfall: Waterfall | None = getattr(case, structure)
+            if waterfall is not None:
+                steps = zip(waterfall.steps, waterfall.losses, waterfall.dice[1:], strict=True)
+                for step, loss, dice in steps:
+                    yield [case.case, HELD_OUT[case.held_out], structure, step.key, float(loss), float(dice)]
+
+
+def _lesion_rows(report: StageReport) -> Iterator[list[str | float | None]]:
+    for case in report.accounts:
+        for row in case.lesions:
+            known = HELD_OUT[case.held_out]
+            yield [case.case, known, str(row.lesion), row.volume_ml, row.found_share, row.fate]
 
 
 def _as_json(report: StageReport, meta: Mapping[str, object]) -> dict[str, Any]:
     means = {
-        kind: {"n": len(group.accounts), **{field: group.mean(field) for field in ACCOUNT_FIELDS}}
+        kind: {
+            "n": len(group.accounts),
+            **{field: group.mean(field) for field in ACCOUNT_FIELDS},
+            "waterfall": {structure: _by_step(group.waterfall(structure)) for structure in STEPS},
+            "lesions": fate_counts(group.lesions),
+        }
         for kind, group in report.by_kind().items()
     }
-    cases = [asdict(case) for case in report.accounts]
+    cases = [
+        {
+            "case": case.case,
+            "held_out": case.held_out,
+            **dict(zip(ACCOUNT_FIELDS, _numbers(case), strict=True)),
+            "waterfall": {structure: _by_step(getattr(case, structure)) for structure in STEPS},
+            "lesions": [asdict(lesion) for lesion in case.lesions],
+        }
+        for case in report.accounts
+    ]
     return {"meta": meta, "convention": "lits", "mean": means, "advice": advice(report), "cases": cases}
 
 
+def _by_step(waterfall: Waterfall | None) -> dict[str, float] | None:
+    """What each step loses, by its key."""
+    if waterfall is None:
+        return None
+    return {step.key: float(loss) for step, loss in zip(waterfall.steps, waterfall.losses, strict=True)}
+
+
 def report_text(report: StageReport) -> str:
-    """The account as an aligned text table: cases, a mean line a kind of case, a legend, and the advice."""
+    """The account as aligned text: the cases with a mean line a kind, a legend, the mean waterfalls, and the advice."""
     rows = [
         *_HEADERS,
-        *(_row(printable(case.case), _HELD_OUT[case.held_out], _numbers(case)) for case in report.accounts),
+        *(_row(printable(case.case), HELD_OUT[case.held_out], _numbers(case)) for case in report.accounts),
     ]
     for kind, group in report.by_kind().items():
         means = [group.mean(field) for field in ACCOUNT_FIELDS]
-        rows.append(_row(f"mean, {_KIND[kind]} (n = {len(group.accounts)})", "", means))
-    return f"{aligned(rows)}\n{_LEGEND}\n{advice(report)}\n"
+        rows.append(_row(f"mean, {KIND[kind]} (n = {len(group.accounts)})", "", means))
+    return f"{aligned(rows)}\n{_LEGEND}\n{aligned(_waterfall_table(report))}\n{advice(report)}\n"
+
+
+def _waterfall_table(report: StageReport) -> list[list[str]]:
+    """Rows of the mean losses of both structures and of the fates of tumours, a column a kind of case."""
+    kinds = report.by_kind()
+    rows = [["lost, of a Dice of 1", *(f"{KIND[kind]} (n = {len(group.accounts)})" for kind, group in kinds.items())]]
+    for structure, steps in STEPS.items():
+        waterfalls = [group.waterfall(structure) for group in kinds.values()]
+        for i, step in enumerate(steps):
+            # Rounded, plus 0: a gain too small to be seen is written 0.000, not -0.000.
+            losses = [None if w is None else round(float(w.losses[i]), 3) + 0.0 for w in waterfalls]
+            rows.append([f"{NAME[structure]}: {step.label}", *(number(loss) for loss in losses)])
+        finals = [None if w is None else float(w.dice[-1]) for w in waterfalls]
+        rows.append([f"{NAME[structure]}: what is left", *(number(final) for final in finals)])
+    counts = [fate_counts(group.lesions) for group in kinds.values()]
+    for fate, label in FATES.items():
+        if any(count[fate] for count in counts):
+            rows.append([f"true tumours: {label}", *(str(count[fate]) for count in counts)])
+    return rows
 
 
 def _numbers(case: StageAccount) -> list[float | None]:
@@ -86,42 +150,3 @@ def _numbers(case: StageAccount) -> list[float | None]:
 def _row(name: str, held_out: str, values: list[float | None]) -> tuple[str, ...]:
     cells = [number(v, signed=field.endswith("_gain")) for field, v in zip(ACCOUNT_FIELDS, values, strict=True)]
     return name, held_out, *cells
-
-
-def losses(report: StageReport) -> dict[str, float]:
-    """What each stage loses in the mean over all cases of `report`, in Dice or share of voxels: 0 is nothing lost.
-
-    The keys are clauses for a sentence; a loss that no case could show is left out.
-    """
-    mean = report.mean
-    candidates = {
-        "stage 1: its liver lacks {} of Dice": _lacking(mean("stage1_liver_dice")),
-        "the ROI: it leaves out {} of the true liver": _lacking(mean("roi_liver_share")),
-        "the ROI: it leaves out {} of the true tumour": _lacking(mean("roi_tumor_share")),
-        "stage 2: in the ROI of the true liver its tumours lack {} of Dice": _lacking(
-            mean("stage2_tumor_dice_true_roi")
-        ),
-        "the ROI: the cascade's own costs {} of tumour Dice against that of the true liver": mean("roi_tumor_cost"),
-        "clean-up: it costs {} of liver Dice": _negative(mean("cleanup_liver_gain")),
-        "clean-up: it costs {} of tumour Dice": _negative(mean("cleanup_tumor_gain")),
-    }
-    return {clause: loss for clause, loss in candidates.items() if loss is not None}
-
-
-def advice(report: StageReport) -> str:
-    """One sentence: the stage that loses most in the mean over the held-out cases, or the best kind there is."""
-    kind, group = next(iter(report.by_kind().items()))
-    clause, loss = max(losses(group).items(), key=lambda item: item[1])
-    cases = f"{'1 case' if len(group.accounts) == 1 else f'{len(group.accounts)} cases'} ({_KIND[kind]})"
-    doubt = "" if kind == "held_out" else " No case is known to be held out: these numbers may flatter."
-    if round(loss, 3) <= 0:
-        return f"No stage loses anything over {cases}.{doubt}"
-    return f"Work on {clause.format(number(loss))}, the largest loss over {cases}.{doubt}"
-
-
-def _lacking(value: float | None) -> float | None:
-    return None if value is None else 1 - value
-
-
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value

@@ -58,4 +58,4 @@ def test_the_wheel_holds_the_packages_and_the_recipes_only(tmp_path):
     assert {"configs/liver.toml", "configs/tumor.toml", "configs/demo_liver.toml", "configs/demo_tumor.toml"} <= {
         *names
     }
-    assert "cascade/py.typed" in names
+    assert {"cascade/py.typed", "evaluate/page.css", "evaluate/page.js"} <= {*names}

@@ -115,6 +115,8 @@ def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
     assert run_command(["report", str(source), "-o", str(out), *options]) == 0
     cases = {row["case"]: row["held_out"] for row in json.loads((out / "report.json").read_text())["cases"]}
     assert sorted(cases.values()) == [False, True]
+    written = {"index.html", "report.json", "report.txt", "stages.csv", "waterfall.csv", "lesions.csv"}
+    assert {path.name for path in out.iterdir()} == written
     copy = tmp_path / "copy.nii"
     copy.write_bytes((source / "segmentation-2.nii").read_bytes())
     truth = str(source / "segmentation-2.nii")

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evaluate.account import StageAccount, StageMasks, StageReport, account
+from evaluate.account import ACCOUNT_FIELDS, StageReport, account
+from evaluate.stage_masks import StageMasks
 from preprocess.geometry import Box
 
 TRUTH = {(0, 0, 0): 1, (0, 0, 1): 1, (0, 1, 1): 2, (0, 1, 2): 2, (1, 2, 3): 2}
@@ -31,27 +32,35 @@ def masks(labels):
         stage1_liver=bools((0, 0, 0), (0, 0, 1), (0, 1, 1)),
         roi=Box((0, 0, 0), (1, 2, 3)),
         stage2_true_roi=labels({(0, 1, 1): 2, (0, 1, 2): 2, (1, 2, 3): 2, (0, 0, 0): 2}),
+        stage2_tumor=bools((0, 0, 1), (0, 1, 1), (0, 2, 0)),
         stage2=labels({(0, 0, 0): 1, (0, 0, 1): 2, (0, 1, 1): 2, (0, 1, 0): 1}),
         merged=labels({(0, 0, 0): 1, (0, 0, 1): 1, (0, 1, 1): 2, (0, 1, 2): 1, (0, 1, 0): 1}),
     )
 
 
 def test_every_number_of_a_case(masks):
-    assert account(masks) == StageAccount(
-        case="volume-3",
-        held_out=True,
-        stage1_liver_dice_coarse=2 * 1 / (1 + 2),
-        stage1_liver_dice=2 * 3 / (3 + 5),
-        roi_liver_share=4 / 5,
-        roi_tumor_share=2 / 3,
-        stage2_tumor_dice_true_roi=2 * 3 / (4 + 3),
-        stage2_tumor_dice_predicted_roi=2 * 1 / (2 + 3),
-        merged_liver_dice=2 * 4 / (5 + 5),
-        merged_tumor_dice=2 * 1 / (1 + 3),
-        cleanup_liver_gain=2 * 4 / (5 + 5) - 2 * 3 / (4 + 5),
-        cleanup_tumor_gain=2 * 1 / (1 + 3) - 2 * 1 / (2 + 3),
-    )
-    assert account(masks).roi_tumor_cost == 6 / 7 - 2 / 5
+    result = account(masks)
+    assert (result.case, result.held_out) == ("volume-3", True)
+    assert {field: getattr(result, field) for field in ACCOUNT_FIELDS} == {
+        "stage1_liver_dice_coarse": 2 * 1 / (1 + 2),
+        "stage1_liver_dice": 2 * 3 / (3 + 5),
+        "roi_liver_share": 4 / 5,
+        "roi_tumor_share": 2 / 3,
+        "stage2_tumor_dice_true_roi": 2 * 3 / (4 + 3),
+        "stage2_tumor_dice_predicted_roi": 2 * 1 / (2 + 3),
+        "merged_liver_dice": 2 * 4 / (5 + 5),
+        "merged_tumor_dice": 2 * 1 / (1 + 3),
+        "cleanup_liver_gain": 2 * 4 / (5 + 5) - 2 * 3 / (4 + 5),
+        "cleanup_tumor_gain": 2 * 1 / (1 + 3) - 2 * 1 / (2 + 3),
+    }
+    assert result.roi_tumor_cost == 6 / 7 - 2 / 5
+
+
+def test_the_waterfalls_of_a_case_end_in_its_final_dice(masks):
+    result = account(masks)
+    assert float(result.liver.dice[-1]) == result.merged_liver_dice
+    assert float(result.tumor.dice[-1]) == result.merged_tumor_dice
+    assert [lesion.fate for lesion in result.lesions] == ["found", "outside_roi"]
 
 
 def test_clean_up_that_does_harm_has_a_negative_gain(masks, labels):
@@ -62,13 +71,15 @@ def test_clean_up_that_does_harm_has_a_negative_gain(masks, labels):
 
 def test_without_usable_tumours_the_liver_is_still_accounted(masks):
     result = account(dataclasses.replace(masks, scores_tumor=False))
-    assert {field for field, value in dataclasses.asdict(result).items() if value is None} == {
+    assert {field.name for field in dataclasses.fields(result) if getattr(result, field.name) is None} == {
         "roi_tumor_share",
         "stage2_tumor_dice_true_roi",
         "stage2_tumor_dice_predicted_roi",
         "merged_tumor_dice",
         "cleanup_tumor_gain",
+        "tumor",
     }
+    assert result.lesions == ()
     assert result.roi_tumor_cost is None
 
 
@@ -98,7 +109,7 @@ def test_label_maps_on_another_grid_are_refused(masks, labels, field):
         dataclasses.replace(masks, **{field: elsewhere})
 
 
-@pytest.mark.parametrize("field", ["stage1_liver", "coarse_liver"])
+@pytest.mark.parametrize("field", ["stage1_liver", "stage2_tumor", "coarse_liver"])
 def test_masks_of_another_shape_are_refused(masks, field):
     with pytest.raises(ValueError, match=rf"volume-3: {field} has shape \(4, 3, 2\)"):
         dataclasses.replace(masks, **{field: np.zeros((4, 3, 2), bool)})
@@ -115,6 +126,10 @@ def test_means_leave_out_what_does_not_apply(masks):
     assert report.mean("merged_tumor_dice") == 0.5
     assert report.mean("merged_liver_dice") == pytest.approx(0.8)
     assert StageReport(report.accounts[1:2]).mean("merged_tumor_dice") is None
+    assert report.waterfall("tumor") == full.tumor
+    assert StageReport(report.accounts[1:2]).waterfall("tumor") is None
+    assert report.waterfall("liver").dice[-1] == sum(a.liver.dice[-1] for a in report.accounts) / 3
+    assert len(report.lesions) == 4
 
 
 def test_kinds_of_cases_come_apart(masks):

@@ -1,56 +1,22 @@
-"""The account as files, and the sentence that says where to work."""
+"""The account as files."""
 
+import csv
 import dataclasses
 import json
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
 
-from evaluate.account import StageAccount, StageReport
-from evaluate.stage_tables import advice, write_account
-
-#: Nothing lost anywhere.
-PERFECT = StageAccount(
-    case="volume-1",
-    held_out=True,
-    stage1_liver_dice_coarse=1.0,
-    stage1_liver_dice=1.0,
-    roi_liver_share=1.0,
-    roi_tumor_share=1.0,
-    stage2_tumor_dice_true_roi=1.0,
-    stage2_tumor_dice_predicted_roi=1.0,
-    merged_liver_dice=1.0,
-    merged_tumor_dice=1.0,
-    cleanup_liver_gain=0.0,
-    cleanup_tumor_gain=0.0,
-)
-SEEN = dataclasses.replace(PERFECT, case="volume-2", held_out=False)
-USUAL = dataclasses.replace(
-    PERFECT,
-    case="=volume-3",
-    stage1_liver_dice=0.9,
-    stage2_tumor_dice_true_roi=0.7,
-    stage2_tumor_dice_predicted_roi=0.5,
-    merged_liver_dice=0.95,
-    merged_tumor_dice=0.625,
-    cleanup_liver_gain=-0.0625,
-    cleanup_tumor_gain=0.125,
-)
-LIVER_ONLY = dataclasses.replace(
-    PERFECT,
-    case="volume-4",
-    roi_tumor_share=None,
-    stage2_tumor_dice_true_roi=None,
-    stage2_tumor_dice_predicted_roi=None,
-    merged_tumor_dice=None,
-    cleanup_tumor_gain=None,
-)
+from evaluate.account import ACCOUNT_FIELDS, StageReport
+from evaluate.fates import FATES
+from evaluate.stage_tables import report_text, write_account
+from evaluate.waterfall import STEPS
 
 
-def test_text_is_aligned_with_a_mean_line_a_kind(tmp_path):
-    write_account(StageReport((USUAL, SEEN, LIVER_ONLY)), tmp_path / "new", {})
-    table, legend, sentence = (tmp_path / "new" / "report.txt").read_text().split("\n\n")
+def test_text_is_aligned_with_a_mean_line_a_kind(accounts, tmp_path):
+    write_account(StageReport((accounts.usual, accounts.seen, accounts.liver_only)), tmp_path / "new", {})
+    table, legend, lost, sentence = (tmp_path / "new" / "report.txt").read_text().split("\n\n")
     assert table.splitlines() == [
         "case                            held  stage 1  stage 1    ROI     ROI   stage 2  stage 2  final   final"
         "  clean-up  clean-up",
@@ -68,11 +34,61 @@ def test_text_is_aligned_with_a_mean_line_a_kind(tmp_path):
         "    +0.000    +0.000",
     ]
     assert "Convention lits" in legend
+    assert lost.splitlines() == [
+        "lost, of a Dice of 1                   held out (n = 2)  seen in training (n = 1)",
+        "liver: missed by stage 1                          0.000                     0.000",
+        "liver: false liver of stage 1                     0.000                     0.000",
+        "liver: stage 2, in the true liver                 0.000                     0.000",
+        "liver: stage 2, outside it                       -0.006                     0.000",
+        "liver: clean-up                                   0.031                     0.000",
+        "liver: what is left                               0.975                     1.000",
+        "tumour: no liver found                            0.000                     0.000",
+        "tumour: outside the ROI                           0.000                     0.000",
+        "tumour: missed in a perfect ROI                   0.300                     0.000",
+        "tumour: own ROI, not the true one                 0.200                     0.000",
+        "tumour: cut off by the liver                      0.000                     0.000",
+        "tumour: false, in the liver                       0.000                     0.000",
+        "tumour: false, outside the liver                  0.000                     0.000",
+        "tumour: clean-up                                 -0.125                     0.000",
+        "tumour: what is left                              0.625                     1.000",
+        "true tumours: found                                   1                         0",
+        "true tumours: missed in a perfect ROI                 1                         0",
+    ]
     assert sentence.startswith("Work on stage 2")
 
 
-def test_csv_holds_a_line_a_case_and_no_formula(tmp_path):
-    write_account(StageReport((USUAL, LIVER_ONLY, dataclasses.replace(SEEN, held_out=None))), tmp_path, {})
+def test_waterfall_csv_holds_a_line_a_step(accounts, tmp_path):
+    write_account(StageReport((accounts.usual, accounts.liver_only)), tmp_path, {})
+    rows = list(csv.DictReader((tmp_path / "waterfall.csv").read_text().splitlines()))
+    assert [(row["case"], row["structure"]) for row in rows] == (
+        5 * [("'=volume-3", "liver")] + 8 * [("'=volume-3", "tumor")] + 5 * [("volume-4", "liver")]
+    )
+    assert rows[7] == {
+        "case": "'=volume-3",
+        "held_out": "yes",
+        "structure": "tumor",
+        "step": "missed",
+        "loss": "0.300000",
+        "dice": "0.700000",
+    }
+    assert rows[12]["dice"] == "0.625000"
+
+
+def test_lesions_csv_holds_a_line_a_true_tumour(accounts, tmp_path):
+    write_account(StageReport((accounts.usual, accounts.liver_only)), tmp_path, {})
+    assert (tmp_path / "lesions.csv").read_text().splitlines() == [
+        "case,held_out,lesion,volume_ml,found_share,fate",
+        "'=volume-3,yes,1,2.500000,0.750000,found",
+        "'=volume-3,yes,2,0.500000,0.000000,missed",
+    ]
+
+
+def test_csv_holds_a_line_a_case_and_no_formula(accounts, tmp_path):
+    write_account(
+        StageReport((accounts.usual, accounts.liver_only, dataclasses.replace(accounts.seen, held_out=None))),
+        tmp_path,
+        {},
+    )
     lines = (tmp_path / "stages.csv").read_text().splitlines()
     assert lines[0].startswith(
         "case,held_out,stage1_liver_dice_coarse,stage1_liver_dice,roi_liver_share,roi_tumor_share"
@@ -83,9 +99,9 @@ def test_csv_holds_a_line_a_case_and_no_formula(tmp_path):
     assert lines[3].startswith("volume-2,unknown,")
 
 
-def test_json_holds_meta_cases_and_means_apart(tmp_path):
+def test_json_holds_meta_cases_and_means_apart(accounts, tmp_path):
     meta = {"model": PurePath("a.pt"), "nan": float("nan"), "count": np.int64(3), "folds": (1, 2)}
-    write_account(StageReport((USUAL, SEEN, LIVER_ONLY)), tmp_path, meta)
+    write_account(StageReport((accounts.usual, accounts.seen, accounts.liver_only)), tmp_path, meta)
     report = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     assert report["meta"] == {"model": "a.pt", "nan": None, "count": 3, "folds": [1, 2]}
     assert report["convention"] == "lits"
@@ -98,50 +114,28 @@ def test_json_holds_meta_cases_and_means_apart(tmp_path):
     assert report["mean"]["held_out"]["n"] == 2
     assert report["mean"]["held_out"]["merged_tumor_dice"] == 0.625
     assert report["mean"]["in_training"]["merged_tumor_dice"] == 1.0
+    assert report["mean"]["held_out"]["waterfall"]["tumor"]["missed"] == pytest.approx(0.3)
+    assert report["mean"]["held_out"]["waterfall"]["liver"]["cleanup"] == 0.03125
+    assert report["mean"]["held_out"]["lesions"]["found"] == 1
+    assert list(report["cases"][0]["waterfall"]["liver"]) == [step.key for step in STEPS["liver"]]
+    assert report["cases"][2]["waterfall"]["tumor"] is None
+    assert report["cases"][0]["lesions"][1] == {"lesion": 2, "volume_ml": 0.5, "found_share": 0.0, "fate": "missed"}
+    assert report["cases"][0]["merged_tumor_dice"] == 0.625
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"stage1_liver_dice": 0.75}, "Work on stage 1: its liver lacks 0.250 of Dice"),
-        ({"roi_liver_share": 0.75}, "Work on the ROI: it leaves out 0.250 of the true liver"),
-        ({"roi_tumor_share": 0.75}, "Work on the ROI: it leaves out 0.250 of the true tumour"),
-        (
-            {"stage2_tumor_dice_true_roi": 0.75, "stage2_tumor_dice_predicted_roi": 0.75},
-            "Work on stage 2: in the ROI of the true liver its tumours lack 0.250 of Dice",
-        ),
-        ({"stage2_tumor_dice_predicted_roi": 0.75}, "Work on the ROI: the cascade's own costs 0.250 of tumour Dice"),
-        ({"cleanup_liver_gain": -0.25}, "Work on clean-up: it costs 0.250 of liver Dice"),
-        ({"cleanup_tumor_gain": -0.25}, "Work on clean-up: it costs 0.250 of tumour Dice"),
-    ],
-)
-def test_the_largest_loss_is_what_to_work_on(change, expected):
-    # Every other loss is 0.1: a smaller one must not win, nor a large gain.
-    tenth = {"stage1_liver_dice": 0.9, "roi_liver_share": 0.9, "roi_tumor_share": 0.9, "cleanup_tumor_gain": -0.1}
-    report = StageReport((dataclasses.replace(PERFECT, **{**tenth, "cleanup_liver_gain": 0.5, **change}),))
-    assert advice(report).startswith(expected)
-    assert advice(report).endswith("the largest loss over 1 case (held out).")
+def test_a_gain_too_small_to_be_seen_is_no_minus_zero(accounts):
+    small = dataclasses.replace(accounts.perfect, tumor=accounts.waterfall("tumor", cleanup="-0.0001"))
+    assert "-0.000" not in report_text(StageReport((small,)))
 
 
-def test_a_case_seen_in_training_does_not_dilute_the_advice():
-    assert advice(StageReport((SEEN, USUAL, SEEN))).endswith(
-        "lack 0.300 of Dice, the largest loss over 1 case (held out)."
-    )
-
-
-def test_advice_without_a_held_out_case_doubts_itself():
-    for held_out, kind in ((False, "seen in training"), (None, "training unknown")):
-        sentence = advice(StageReport((dataclasses.replace(USUAL, held_out=held_out),)))
-        assert f"over 1 case ({kind}). No case is known to be held out" in sentence
-
-
-def test_nothing_lost_is_said():
-    assert advice(StageReport((PERFECT, LIVER_ONLY))) == "No stage loses anything over 2 cases (held out)."
-
-
-def test_tumours_that_are_not_scored_leave_the_liver_to_advise_on():
-    report = StageReport((dataclasses.replace(LIVER_ONLY, stage1_liver_dice=0.75),))
-    assert advice(report).startswith("Work on stage 1")
+def test_the_documentation_names_every_file_number_and_step(accounts, tmp_path):
+    write_account(StageReport((accounts.usual,)), tmp_path, {})
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    names = {path.name for path in tmp_path.iterdir()} | {*ACCOUNT_FIELDS, *FATES}
+    names |= {step.key for steps in STEPS.values() for step in steps}
+    for table in tmp_path.glob("*.csv"):
+        names |= {*table.read_text().splitlines()[0].split(",")}
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 
 
 def test_an_empty_report_is_refused(tmp_path):

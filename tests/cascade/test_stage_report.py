@@ -1,0 +1,124 @@
+"""`cascade report` on files of a fake scan: which cases count as held out, and where planted errors show."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import cascade.stage_report
+from cascade.stage_report import report_cases
+from preprocess.cases import Case, LabelFile
+from preprocess.io import read_scan
+from preprocess.prepared import content_id
+
+_spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+
+
+def write(path, array):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((2.0, 2.0, 3.0))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.fixture
+def case(tmp_path):
+    """`case(name, patient, tumor)`: the scene of the fakes with the truth that belongs to it."""
+
+    def make(name, patient, hu=None, truth=None):
+        scene = fakes.scene() if hu is None else hu
+        labels = (scene > 50).astype(np.uint8) + (scene > 150) if truth is None else truth
+        image = write(tmp_path / f"{name}.nii", scene)
+        label = write(tmp_path / f"{name}-label.nii", labels.astype(np.uint8))
+        return Case(name, image, LabelFile(label), patient)
+
+    return make
+
+
+def trained_on(*cases):
+    contents = frozenset(content_id(read_scan(case.image).volume) for case in cases)
+    return replace(fakes.fake_runner(), trained_on=contents)
+
+
+@pytest.fixture
+def scans(case):
+    """Two scans of patient p, one of q, all different."""
+    return [
+        case(name, patient, fakes.scene() + i) for i, (name, patient) in enumerate((("a", "p"), ("b", "q"), ("c", "p")))
+    ]
+
+
+def test_a_patient_seen_in_one_scan_is_not_held_out_in_another(scans):
+    # c comes last: what is known of it decides about a, which was done before.
+    report = report_cases(scans, trained_on(scans[2]), held_out_only=False, say=lambda _: None)
+    assert [(account.case, account.held_out) for account in report.accounts] == [
+        ("a", False),
+        ("b", True),
+        ("c", False),
+    ]
+    only = report_cases(scans, trained_on(scans[2]), held_out_only=True, say=lambda _: None)
+    assert [account.case for account in only.accounts] == ["b"]
+
+
+def test_every_scan_is_read_once(scans, monkeypatch):
+    read = []
+    monkeypatch.setattr(cascade.stage_report, "read_scan", lambda path: read.append(path.name) or read_scan(path))
+    report_cases(scans, fakes.fake_runner(), held_out_only=True, say=lambda _: None)
+    assert read == ["a.nii", "b.nii", "c.nii"]
+
+
+def test_a_model_picked_on_a_case_is_said(scans):
+    runner = replace(fakes.fake_runner(), chosen_on=trained_on(scans[1]).trained_on)
+    said = []
+    report_cases(scans, runner, held_out_only=False, say=said.append)
+    assert said[-1] == "note: a model was picked as the best of its training on b: slightly flattering there"
+
+
+def losses(waterfall):
+    return {step.key: float(loss) for step, loss in zip(waterfall.steps, waterfall.losses, strict=True) if loss}
+
+
+def account_of(case, runner=None):
+    runner = runner or fakes.fake_runner()
+    (account,) = report_cases([case], runner, held_out_only=False, say=lambda _: None).accounts
+    return account
+
+
+def test_a_scan_without_liver_loses_its_tumours_there(case):
+    hu = fakes.scene()
+    account = account_of(case("flat", "p", np.full_like(hu, -100), (hu > 50).astype(np.uint8) + (hu > 150)))
+    assert losses(account.tumor) == {"liver_not_found": 1.0}
+    assert losses(account.liver) == {"missed_by_stage1": 1.0}
+    assert [lesion.fate for lesion in account.lesions] == ["liver_not_found"]
+
+
+def liver_but_no_tumour(image, where=None):
+    """Stage 1 that takes a tumour for something else than liver."""
+    return ((image > fakes.prepared(50)) & (image < fakes.prepared(150)))[None].astype(np.float32)
+
+
+def test_a_tumour_that_the_liver_cuts_off_comes_back_when_its_hole_is_filled(case):
+    runner = fakes.fake_runner()
+    runner = replace(
+        runner,
+        liver=replace(runner.liver, infer=liver_but_no_tumour),
+        # Both stages must be sure of the liver.
+        tumor=replace(runner.tumor, policy=replace(runner.tumor.policy, liver_threshold=0.75)),
+    )
+    account = account_of(case("hole", "p"), runner)
+    lost = losses(account.tumor)
+    assert lost["outside_liver"] == pytest.approx(-lost["cleanup"])
+    assert lost["outside_liver"] > 0.5
+    assert [lesion.fate for lesion in account.lesions] == ["found"]
+
+
+def test_a_tumour_that_the_truth_does_not_know_is_false(case):
+    hu = fakes.scene()
+    account = account_of(case("false", "p", hu, (hu > 50).astype(np.uint8)))
+    assert losses(account.tumor) == {"false_inside": 1.0}
+    assert account.lesions == ()
