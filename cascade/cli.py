@@ -230,15 +230,19 @@ def evaluate(predictions: Path, truth: Path, output: Path) -> None:
 @cascade.command()
 @click.argument("source", type=_EXISTING)
 @click.option("-o", "--output", type=_PATH, required=True, help="Folder of the report.")
-@_model_options
-@click.option("--held-out", is_flag=True, help="Only patients that neither model was trained on.")
+@click.option("--liver", type=_EXISTING, multiple=True, help="Model file of stage 1.  [default: the installed one]")
+@click.option("--tumor", type=_EXISTING, multiple=True, help="Model file of stage 2.  [default: the installed one]")
+@click.option("--held-out", is_flag=True, help="Only patients that the models were not trained on.")
 @_device_option
 def report(source: Path, output: Path, **options: Any) -> None:
     """Say stage by stage where the Dice is lost.
 
     SOURCE is a dataset as for `cascade prepare`. Every labelled case is run; patients that a model was trained on
     are averaged apart. Writes index.html to read, the same as report.txt and report.json, and as tables stages.csv,
-    waterfall.csv and lesions.csv.
+    waterfall.csv and lesions.csv; pictures/<case>.png shows truth (blue) and prediction (orange) of each case.
+
+    With the models of a cross-validation (--liver and --tumor once a fold, in the same order) each patient is run by
+    those that have not seen it.
 
     \b
     Example:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,15 @@ def _runner(liver: Path | None, tumor: Path | None, device: str, *, liver_only: 
     return Runner.of(first, second, pick_device(device))
 
 
+def _runners(livers: Sequence[Path], tumors: Sequence[Path], device: str) -> list[Any]:
+    """A runner for each pair of models; the installed pair when none is given."""
+    if len(livers) > 1 and len(livers) != len(tumors):
+        raise UsageError(f"{len(livers)} --liver and {len(tumors)} --tumor models: give as many of one as of the other")
+    count = max(1, len(livers), len(tumors))
+    pairs = zip(list(livers) or [None] * count, list(tumors) or [None] * count, strict=False)
+    return [_runner(liver, tumor, device, liver_only=False) for liver, tumor in pairs]
+
+
 def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """`cascade run`."""
     from cascade.batch import Outputs, expand, run_all
@@ -158,17 +167,25 @@ def evaluate(predictions: Path, truth: Path, output: Path) -> None:
 def report(source: Path, output: Path, **options: Any) -> None:
     """`cascade report`."""
     from cascade.stage_report import report_cases
+    from evaluate.pictures import png, three_planes
     from evaluate.stage_tables import report_text, write_account
     from preprocess.layouts import find_cases
 
-    runner = _runner(options["liver"], options["tumor"], options["device"], liver_only=False)
+    runners = _runners(options["liver"], options["tumor"], options["device"])
+    pictures: dict[str, bytes] = {}
+
+    def look(case: str, volume: Any, truth: Any, mask: Any) -> None:
+        pictures[case] = png(three_planes(volume, truth, mask))
+
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
     started = time.monotonic()
-    account = report_cases(cases, runner, held_out_only=options["held_out"], say=click.echo)
+    account = report_cases(cases, runners, held_out_only=options["held_out"], say=click.echo, look=look)
     if not account.accounts:
         raise InputError(f"{source}: no labelled case to report on" + (" is held out" if options["held_out"] else ""))
-    meta = {"models": runner.models, "seconds": round(time.monotonic() - started, 1)}
+    meta = {"models": [runner.models for runner in runners], "seconds": round(time.monotonic() - started, 1)}
     write_account(account, output, meta)
+    for case, picture in pictures.items():
+        write_bytes(output / "pictures" / f"{case}.png", picture)
     click.echo(report_text(account))
 
 

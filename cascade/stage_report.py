@@ -23,36 +23,54 @@ from preprocess.resample import resample_labels
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
 
+#: What is shown of a case that was run: its name, the scan, the truth and the final mask, all on one grid.
+Look = Callable[[str, Volume, LabelMap, LabelMap], None]
+
 
 def report_cases(
-    cases: Sequence[Case], runner: Runner, *, held_out_only: bool, say: Callable[[str], None]
+    cases: Sequence[Case],
+    runners: Sequence[Runner],
+    *,
+    held_out_only: bool,
+    say: Callable[[str], None],
+    look: Look = lambda *_: None,
 ) -> StageReport:
     """The per-stage account of `cases`, which all have a label; with `held_out_only` of those that are held out.
 
-    A case is held out when neither model was trained on it or on another of these cases that is of the same patient.
+    Each patient is given to the first of `runners` that was trained on none of the patient's scans: the models of a
+    cross-validation together score every case as held out. A patient that all have seen is the first's, not held out.
     """
-    accounts: list[tuple[Case, StageAccount]] = []
-    known, chosen = set(), []
-    for case in cases:
-        volume = read_scan(case.image).volume
-        content = content_id(volume)
-        if content in runner.chosen_on:
-            chosen.append(case.name)
-        if content in runner.trained_on:
-            known.add(case.patient)
-        if held_out_only and case.patient in known:
+    accounts: dict[str, StageAccount] = {}
+    chosen = []
+    for patient in _by_patient(cases):
+        # All scans of a patient are looked at before any is run, and each is read once.
+        volumes = [read_scan(case.image).volume for case in patient]
+        contents = [content_id(volume) for volume in volumes]
+        unseen = [runner for runner in runners if not runner.trained_on & set(contents)]
+        if held_out_only and not unseen:
             continue
-        accounts.append((case, _account(case, volume, runner)))
-        say(f"{case.name}: done")
+        runner = (unseen or runners)[0]
+        for case, volume, content in zip(patient, volumes, contents, strict=True):
+            account, truth, labels = _account(case, volume, runner)
+            accounts[case.name] = replace(account, held_out=bool(unseen))
+            look(case.name, volume, truth, labels)
+            say(f"{case.name}: done")
+            if content in runner.chosen_on:
+                chosen.append(case.name)
     if chosen:
         say(f"note: a model was picked as the best of its training on {', '.join(chosen)}: slightly flattering there")
-    # Only now is it known of every patient whether a model has seen one of the scans.
-    final = tuple(replace(account, held_out=case.patient not in known) for case, account in accounts)
-    return StageReport(tuple(account for account in final if account.held_out or not held_out_only))
+    return StageReport(tuple(accounts[case.name] for case in cases if case.name in accounts))
 
 
-def _account(case: Case, volume: Volume, runner: Runner) -> StageAccount:
-    """The account of one case; what the models know of it is not known yet."""
+def _by_patient(cases: Sequence[Case]) -> list[list[Case]]:
+    patients: dict[str, list[Case]] = {}
+    for case in cases:
+        patients.setdefault(case.patient, []).append(case)
+    return list(patients.values())
+
+
+def _account(case: Case, volume: Volume, runner: Runner) -> tuple[StageAccount, LabelMap, LabelMap]:
+    """The account of one case, its truth and its final mask; whether it is held out is not known here."""
     truth = read_label(case, volume.grid)
     result = segment(volume, runner.liver, runner.tumor, Stopwatch())
     grid = volume.grid
@@ -74,7 +92,7 @@ def _account(case: Case, volume: Volume, runner: Runner) -> StageAccount:
         stage2=classes,
         merged=result.labels,
     )
-    return account(masks)
+    return account(masks), truth, result.labels
 
 
 def _stage1_on(volume: Volume, result: Segmentation, runner: Runner) -> NDArray[np.bool_]:

@@ -55,27 +55,53 @@ def scans(case):
 
 def test_a_patient_seen_in_one_scan_is_not_held_out_in_another(scans):
     # c comes last: what is known of it decides about a, which was done before.
-    report = report_cases(scans, trained_on(scans[2]), held_out_only=False, say=lambda _: None)
+    report = report_cases(scans, [trained_on(scans[2])], held_out_only=False, say=lambda _: None)
     assert [(account.case, account.held_out) for account in report.accounts] == [
         ("a", False),
         ("b", True),
         ("c", False),
     ]
-    only = report_cases(scans, trained_on(scans[2]), held_out_only=True, say=lambda _: None)
+    only = report_cases(scans, [trained_on(scans[2])], held_out_only=True, say=lambda _: None)
     assert [account.case for account in only.accounts] == ["b"]
 
 
 def test_every_scan_is_read_once(scans, monkeypatch):
     read = []
     monkeypatch.setattr(cascade.stage_report, "read_scan", lambda path: read.append(path.name) or read_scan(path))
-    report_cases(scans, fakes.fake_runner(), held_out_only=True, say=lambda _: None)
-    assert read == ["a.nii", "b.nii", "c.nii"]
+    report_cases(scans, [fakes.fake_runner()], held_out_only=True, say=lambda _: None)
+    assert sorted(read) == ["a.nii", "b.nii", "c.nii"]
+
+
+def test_each_patient_is_given_to_the_models_that_have_not_seen_it(scans):
+    def marked(runner, threshold):
+        policy = replace(runner.liver.policy, threshold=threshold, minimum_ml=1e9)  # these find no liver
+        return replace(runner, liver=replace(runner.liver, policy=policy))
+
+    blind, seeing = marked(trained_on(scans[1]), 0.5), trained_on(scans[0])
+    report = report_cases(scans, [blind, seeing], held_out_only=True, say=lambda _: None)
+    assert [(row.case, row.held_out, row.merged_liver_dice > 0) for row in report.accounts] == [
+        ("a", True, False),
+        ("b", True, True),
+        ("c", True, False),
+    ]
+
+
+def test_a_case_that_was_run_is_shown(scans):
+    shown = []
+    report_cases(
+        scans[:1], [fakes.fake_runner()], held_out_only=False, say=lambda _: None, look=lambda *x: shown.append(x)
+    )
+    ((name, volume, truth, mask),) = shown
+    assert name == "a"
+    assert volume.array.shape == truth.array.shape == mask.array.shape
+    assert (truth.array == 2).any()
+    assert (mask.array == 2).any()
 
 
 def test_a_model_picked_on_a_case_is_said(scans):
     runner = replace(fakes.fake_runner(), chosen_on=trained_on(scans[1]).trained_on)
     said = []
-    report_cases(scans, runner, held_out_only=False, say=said.append)
+    report_cases(scans, [runner], held_out_only=False, say=said.append)
     assert said[-1] == "note: a model was picked as the best of its training on b: slightly flattering there"
 
 
@@ -85,7 +111,7 @@ def losses(waterfall):
 
 def account_of(case, runner=None):
     runner = runner or fakes.fake_runner()
-    (account,) = report_cases([case], runner, held_out_only=False, say=lambda _: None).accounts
+    (account,) = report_cases([case], [runner], held_out_only=False, say=lambda _: None).accounts
     return account
 
 
