@@ -35,6 +35,21 @@ class Overlap:
         size = self.prediction + self.truth
         return 2 * self.both / size if size else empty
 
+    @property
+    def union(self) -> int:
+        """Voxels of either mask."""
+        return self.prediction + self.truth - self.both
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether both masks are empty."""
+        return not (self.prediction or self.truth)
+
+    @property
+    def iou(self) -> float:
+        """|P n T| / |P u T|, from 0 to 1. Raises ZeroDivisionError when both masks are empty."""
+        return self.both / self.union
+
 
 def overlap(prediction: Mask, truth: Mask) -> Overlap:
     """Voxel counts of two boolean masks of one shape, such as (z, y, x).
