@@ -1,7 +1,7 @@
 """The two named rules for masks that are empty: a score means nothing without the name of its rule.
 
-`lits` follows Bilic et al., "The Liver Tumor Segmentation Benchmark (LiTS)", Medical Image Analysis 84, 102680, 2023: an
-empty prediction of an empty truth is perfect. `nnunet` follows nnU-Net (Isensee et al., Nature Methods 18, 203-211,
+`lits` follows Bilic et al., "The Liver Tumor Segmentation Benchmark (LiTS)", Medical Image Analysis 84, 102680, 2023:
+an empty prediction of an empty truth is perfect. `nnunet` follows nnU-Net (Isensee et al., Nature Methods 18, 203-211,
 2021): such a case has no score and is left out of every mean. Everything else is the same in both. With 13 tumour-free
 cases of 131, as in LiTS, the rule alone can move the mean tumour Dice by 0.10.
 """

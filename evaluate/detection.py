@@ -1,7 +1,7 @@
 """Lesion detection: how many true lesions are found, how many predicted ones are true, in all and by size.
 
-Both sides are counted by themselves, so every lesion counts exactly once whatever splits and merges there are: recall is
-of the true lesions, precision of the predicted ones, and F1 their harmonic mean.
+Both sides are counted by themselves, so every lesion counts exactly once whatever splits and merges there are: recall
+is of the true lesions, precision of the predicted ones, and F1 their harmonic mean.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which predicted lesion is which true lesion: matching that depends on no numbering and counts every lesion once.
 
-Lesions are the 6-connected parts of the tumour masks (Bilic et al., Medical Image Analysis 84, 102680, 2023). Each lesion
-that overlaps the other mask is tied to the lesion there that it overlaps most (to all of them at a tie), and what is
-tied together is one pair: several predictions of one true lesion are a split, several true lesions under one
+Lesions are the 6-connected parts of the tumour masks (Bilic et al., Medical Image Analysis 84, 102680, 2023). Each
+lesion that overlaps the other mask is tied to the lesion there that it overlaps most (to all of them at a tie), and
+what is tied together is one pair: several predictions of one true lesion are a split, several true lesions under one
 prediction a merge. A pair has one IoU, of all its predicted and all its true voxels. A lesion is detected above a
 threshold t when the IoU of its pair exceeds t and so does the share of the lesion itself that the other side of its
 pair covers. For a pair of one and one the second follows from the first; in a merge it keeps a small lesion that is
@@ -58,8 +58,9 @@ class LesionPair:
     @property
     def kind(self) -> str:
         """`single` (one and one), `split` (one true lesion), `merge` (one prediction) or `tangle` (several of both)."""
-        several = (len(self.prediction) > 1, len(self.truth) > 1)
-        return {(False, False): "single", (True, False): "split", (False, True): "merge", (True, True): "tangle"}[several]
+        if len(self.prediction) > 1:
+            return "tangle" if len(self.truth) > 1 else "split"
+        return "merge" if len(self.truth) > 1 else "single"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _shared_voxels(prediction: _Side, truth: _Side) -> sparse.csr_array:
 
 
 def _groups(shared: sparse.csr_array) -> list[_Group]:
-    """The lesions that are tied together, by each one's tie to its best partner; the pair of the largest truth first."""
+    """What is tied together by the tie of each lesion to its best partner; the group of the largest truth first."""
     counts = shared.tocoo()
     rows, columns, voxels = counts.coords[0], counts.coords[1], counts.data
     best_of_row, best_of_column = np.zeros(shared.shape[0], np.int64), np.zeros(shared.shape[1], np.int64)

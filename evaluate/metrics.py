@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
 
+import numpy as np
+
 from evaluate.conventions import Convention, empty_dice
 from evaluate.nearest import Mask
 from evaluate.overlap import Overlap
 from evaluate.surface import surface_distances
 from evaluate.surface_dice import surface_dice
-from preprocess.geometry import Triple
+from preprocess.geometry import Box, Triple
 
 #: The tolerances of `nsd1`, `nsd2` and `nsd3` in mm.
 NSD_TOLERANCES_MM = (1.0, 2.0, 3.0)
@@ -56,12 +58,11 @@ class MaskScore:
 METRICS = tuple(field.name for field in fields(MaskScore))
 
 
-def mask_score(
-    prediction: Mask, truth: Mask, spacing_mm: Triple, voxels: Overlap, convention: Convention
-) -> MaskScore:
-    """Score two boolean masks (z, y, x) of one shape, cropped as the caller likes, with `spacing_mm` (z, y, x).
+def mask_score(prediction: Mask, truth: Mask, spacing_mm: Triple, voxels: Overlap, convention: Convention) -> MaskScore:
+    """Score two boolean masks (z, y, x) of one shape, with `spacing_mm` (z, y, x).
 
-    `voxels` is their overlap. Raises ValueError for a convention that is not known.
+    `voxels` is their overlap. Surfaces are sought in a box around both masks only.
+    Raises ValueError for a convention that is not known.
     """
     both_empty = empty_dice(convention)
     if voxels.is_empty:
@@ -71,6 +72,7 @@ def mask_score(
         return MaskScore(0.0, 1.0, None, None, None, None, 0.0, 0.0, 0.0)
     if not voxels.prediction:
         return MaskScore(0.0, 1.0, -1.0, None, None, None, 0.0, 0.0, 0.0)
+    prediction, truth = _cropped(prediction, truth)
     distances = surface_distances(prediction, truth, spacing_mm)
     nsd1, nsd2, nsd3 = surface_dice(prediction, truth, spacing_mm, NSD_TOLERANCES_MM)
     return MaskScore(
@@ -84,3 +86,9 @@ def mask_score(
         nsd2=nsd2,
         nsd3=nsd3,
     )
+
+
+def _cropped(prediction: Mask, truth: Mask) -> tuple[Mask, Mask]:
+    box = Box.around(prediction | truth)
+    assert box is not None, "neither mask is empty here"
+    return np.ascontiguousarray(prediction[box.slices]), np.ascontiguousarray(truth[box.slices])

@@ -7,6 +7,7 @@ distance until one belongs to the other set: most points need a few dozen looks.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ def _try_neighbours(
     return left[:0] if radius_mm >= limit_mm else left
 
 
+@lru_cache(maxsize=16)
 def _neighbours(spacing_mm: Triple, radius_mm: float) -> tuple[NDArray[np.intp], Distances]:
     """Offsets (z, y, x) in voxels within `radius_mm`, the nearest first, and their lengths in mm."""
     reach = [int(radius_mm / s + 1e-6) for s in spacing_mm]

@@ -2,8 +2,8 @@
 
 Nikolov et al., "Clinically applicable segmentation of head and neck anatomy", Journal of Medical Internet Research 23,
 e26151, 2021. Equal to the `surface-distance` package of its authors: a surface element sits at each corner point of
-the voxel lattice whose eight voxels are partly inside, and weighs as much as the area in mm² of the marching-cubes patch
-between these eight. A mask that touches the border of the array has a surface there.
+the voxel lattice whose eight voxels are partly inside, and weighs as much as the area in mm² of the marching-cubes
+patch between these eight. A mask that touches the border of the array has a surface there.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def surface_dice(
 
 
 def corner_codes(mask: Mask) -> NDArray[np.uint8]:
-    """For each corner point of the lattice, which of its eight voxels are inside: (z + 1, y + 1, x + 1), see `_CODES`."""
-    codes = np.pad(mask, 1).view(np.uint8)
+    """For each corner point of the lattice which of its eight voxels are inside, (z + 1, y + 1, x + 1); see `_CODES`."""
+    codes: NDArray[np.uint8] = np.pad(mask, 1).view(np.uint8)
     for axis, bits in ((2, 1), (1, 2), (0, 4)):
         size = codes.shape[axis]
         near, far = (codes.take(range(start, start + size - 1), axis=axis) for start in (0, 1))
-        codes = near | (far << bits)
+        codes = near | (far << np.uint8(bits))
     return codes
 
 
@@ -67,7 +67,7 @@ def patch_areas_mm2(spacing_mm: Triple) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=1)
 def _patches() -> dict[int, NDArray[np.float64]]:
-    """The triangles of each code in a block of unit voxels, as normals (triangles, zyx) as long as the triangle's area."""
+    """The triangles of each code in a block of unit voxels: normals (triangles, zyx) as long as the area."""
     from skimage.measure import marching_cubes  # slow to import
 
     patches = {}
