@@ -1,7 +1,7 @@
 """How far a figure of a cohort can be trusted: 95 % intervals from resampling its patients.
 
-The percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13), with the patient as
-the unit: two scans of one person are not two independent observations.
+The percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13), with the patient
+as the unit: two scans of one person are not two independent observations.
 """
 
 from __future__ import annotations

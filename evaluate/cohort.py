@@ -1,4 +1,4 @@
-"""The scores of many cases and what they come to: means with intervals, medians, pooled Dice, lesions, tumour burden."""
+"""The scores of many cases and what they come to: means with intervals, pooled Dice, lesions, tumour burden."""
 
 from __future__ import annotations
 
@@ -106,14 +106,7 @@ class CohortScore:
 
     def summary(self, region: str, metric: str) -> Summary:
         """Mean with its interval, and median, of a metric over the cases that have it ("per case")."""
-        return self._summary(self.values(region, metric))
-
-    def _summary(self, values: Sequence[float | None]) -> Summary:
-        known = [value for value in values if value is not None]
-        if not known:
-            return Summary(0, None, None)
-        interval = self.bootstrap.ratio([v or 0.0 for v in values], [float(v is not None) for v in values])
-        return Summary(len(known), fmean(known), median(known), interval)
+        return summarize(self.values(region, metric), self.bootstrap)
 
     def pooled(self, region: str) -> list[Overlap]:
         """The voxel counts of each case that the global Dice pools; nothing of a case that is not scored."""
@@ -153,11 +146,7 @@ class CohortScore:
     def pair_summaries(self, above: float) -> dict[str, Summary]:
         """Each metric over the pairs of detected lesions (see `evaluate.lesions`); every pair counts once."""
         pairs = [pair for case in self.tumor_cases if case.lesions for pair in case.lesions.detected_pairs(above)]
-        columns = {metric: [v for p in pairs if (v := getattr(p.score, metric)) is not None] for metric in METRICS}
-        return {
-            metric: Summary(len(known), fmean(known) if known else None, median(known) if known else None)
-            for metric, known in columns.items()
-        }
+        return {metric: summarize([getattr(pair.score, metric) for pair in pairs]) for metric in METRICS}
 
     def pair_kinds(self) -> dict[str, int]:
         """How many pairs of lesions there are of each `LesionPair.kind`."""
@@ -187,6 +176,16 @@ class CohortScore:
 
 def _last(value: float | None) -> float:
     return math.inf if value is None else value
+
+
+def summarize(values: Sequence[float | None], bootstrap: Bootstrap | None = None) -> Summary:
+    """The summary of some values, None of which do not count; with `bootstrap`, of one value a case, its interval too."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return Summary(0, None, None)
+    ones = [float(value is not None) for value in values]
+    interval = bootstrap.ratio([value or 0.0 for value in values], ones) if bootstrap else None
+    return Summary(len(known), fmean(known), median(known), interval)
 
 
 def dice_terms(overlaps: Sequence[Overlap]) -> tuple[list[float], list[float]]:
