@@ -53,15 +53,17 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
 
 def _row_of(case: str, rows: Sequence[dict[str, str]], table: Path) -> dict[str, str]:
     found = [row for row in rows if case in (row["case"], case_key(row["case"]))]
-    found = found or [
-        row for row in rows if case in {case_of(Path(f)) for c in ("label", "image") if (f := row.get(c))}
-    ]
+    found = found or [row for row in rows if case in _files_of(row)]
     if not found:
         raise InputError(f"{table} has no row for case {case}; add one with its patient and tumor_label")
     if len(found) > 1:
         names = " and ".join(row["case"] for row in found[:2])
         raise InputError(f"{table}: case {case} may be {names}; name the case {case} in one row")
     return found[0]
+
+
+def _files_of(row: dict[str, str]) -> set[str]:
+    return {case_of(Path(file)) for column in ("label", "image") if (file := row.get(column))}
 
 
 def _facts(row: dict[str, str], case: str, table: Path) -> CaseFacts:

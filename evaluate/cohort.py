@@ -179,7 +179,7 @@ def _last(value: float | None) -> float:
 
 
 def summarize(values: Sequence[float | None], bootstrap: Bootstrap | None = None) -> Summary:
-    """The summary of some values, None of which do not count; with `bootstrap`, of one value a case, its interval too."""
+    """The summary of values, of which None do not count; with `bootstrap`, for one value a case, its interval too."""
     known = [value for value in values if value is not None]
     if not known:
         return Summary(0, None, None)

@@ -1,4 +1,4 @@
-"""Scores as rows of named values: what a data frame, a CSV file and `summary.json` hold. Described in docs/evaluate.md."""
+"""Scores as rows of named values, for a data frame, a CSV file and `summary.json`. Described in docs/evaluate.md."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ _REGIONS = ("liver", "tumor")
 #: The Dice and volume columns of `cases.csv`, which are attributes of a `CaseScore`; first, as most readers want these.
 _FIRST = ("liver_dice", "tumor_dice", "liver_ml", "liver_ml_truth", "tumor_ml", "tumor_ml_truth")
 
+#: The columns of `cases.csv` that count lesions.
+LESION_COUNTS = (
+    *("lesions_truth", "lesions_predicted"),
+    *(f"lesions_{what}_{name}" for name in IOU_ABOVE for what in ("detected", "false")),
+    *("lesions_splits", "lesions_merges"),
+)
+
 
 def case_rows(cases: Iterable[CaseScore]) -> list[Row]:
     """One row a case: names, volumes in mL, the metrics of liver and tumour, tumour burden, counts of lesions."""
@@ -27,24 +34,23 @@ def _case_row(case: CaseScore) -> Row:
     row: Row = {"case": case.case, **{name: getattr(case, name) for name in _FIRST}}
     row |= {"patient": case.patient, "convention": case.convention}
     for region, score in (("liver", case.liver), ("tumor", case.tumor)):
-        row |= {
-            f"{region}_{metric}": getattr(score, metric) if score else None for metric in METRICS if metric != "dice"
-        }
+        metrics = score.values() if score else dict.fromkeys(METRICS)
+        row |= {f"{region}_{metric}": value for metric, value in metrics.items() if metric != "dice"}
     row |= {"tumor_burden": case.tumor_burden, "tumor_burden_truth": case.tumor_burden_truth}
     return row | _lesion_counts(case.lesions)
 
 
 def _lesion_counts(match: LesionMatch | None) -> Row:
-    row: Row = {"lesions_truth": match and len(match.truth), "lesions_predicted": match and len(match.prediction)}
-    for name, above in IOU_ABOVE.items():
-        counts = detection(match, above) if match else None
-        row |= {
-            f"lesions_detected_{name}": counts and counts.detected,
-            f"lesions_false_{name}": counts and counts.false,
-        }
-    several = ("prediction", "truth")
-    splits, merges = (match and sum(len(getattr(pair, side)) > 1 for pair in match.pairs) for side in several)
-    return row | {"lesions_splits": splits, "lesions_merges": merges}
+    if match is None:
+        return dict.fromkeys(LESION_COUNTS)
+    counts = [detection(match, above) for above in IOU_ABOVE.values()]
+    found = [number for at_iou in counts for number in (at_iou.detected, at_iou.false)]
+    splits, merges = (
+        sum(len(lesions) > 1 for lesions in side)
+        for side in ([pair.prediction for pair in match.pairs], [pair.truth for pair in match.pairs])
+    )
+    numbers = (len(match.truth), len(match.prediction), *found, splits, merges)
+    return dict(zip(LESION_COUNTS, numbers, strict=True))
 
 
 def lesion_rows(cases: Iterable[CaseScore]) -> list[Row]:

@@ -13,7 +13,8 @@ from preprocess.errors import InputError
 class Comparison:
     """The scores of one prediction (`first`) and of another (`second`); a difference is first less second.
 
-    Raises InputError when they are not of the same cases and patients in the same order, ValueError for two conventions.
+    Raises InputError when they are not of the same cases and patients in the same order, ValueError for two
+    conventions.
     """
 
     first: CohortScore
@@ -23,9 +24,7 @@ class Comparison:
         one, other = ([(case.case, case.patient) for case in cohort.cases] for cohort in (self.first, self.second))
         if one != other:
             odd = sorted({name for name, _ in set(one) ^ set(other)}) or ["the order"]
-            raise InputError(
-                f"the two predictions differ in their cases ({', '.join(odd[:5])}); predict the same cases"
-            )
+            raise InputError(f"the two predictions are not of the same cases ({', '.join(odd[:5])}); predict the same")
         if self.first.convention != self.second.convention:
             raise ValueError("the two predictions are scored by two conventions; score them by one")
 

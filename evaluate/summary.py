@@ -79,7 +79,7 @@ def _detection(summary: DetectionSummary) -> dict[str, Any]:
 
 
 def _versus(comparison: Comparison) -> dict[str, Any]:
-    """Differences, first less second, a metric: n, mean, median and interval; of the pooled Dice: value and interval."""
+    """The other prediction's means, and the differences, first less second, with their intervals."""
     pooled = {region: comparison.global_difference(region) for region in REGIONS}
     return {
         "mean": {f"{r}_{m}": comparison.second.summary(r, m).mean for r in REGIONS for m in METRICS},

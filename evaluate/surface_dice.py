@@ -45,7 +45,7 @@ def surface_dice(
 
 
 def corner_codes(mask: Mask) -> NDArray[np.uint8]:
-    """For each corner point of the lattice which of its eight voxels are inside, (z + 1, y + 1, x + 1); see `_CODES`."""
+    """Which of its eight voxels are inside, for each corner of the lattice (z + 1, y + 1, x + 1); see `_CODES`."""
     codes: NDArray[np.uint8] = np.pad(mask, 1).view(np.uint8)
     for axis, bits in ((2, 1), (1, 2), (0, 4)):
         size = codes.shape[axis]
