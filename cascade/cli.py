@@ -218,9 +218,7 @@ def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     show_default=True,
     help="An empty prediction of an empty truth scores 1 (lits) or is left out of the mean (nnunet).",
 )
-@click.option(
-    "--cases", type=_EXISTING, help="CSV table: case and, if wanted, patient, tumor_label (none: liver only)."
-)
+@click.option("--cases", type=_EXISTING, help="CSV table with the columns case, patient, tumor_label.")
 @click.option("--versus", type=_EXISTING, help="Other predictions of the same cases, for paired differences.")
 @click.option("--resample-truth", is_flag=True, help="Bring a truth on another grid onto the prediction's.")
 def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> None:

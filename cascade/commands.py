@@ -156,7 +156,7 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
     each = [pair_cases(masks, truth) for masks in (predictions, versus) if masks]
     if versus and len(each[0]) == 1:  # of two files the first one's name is the case
         each[1] = [(each[0][0][0], *each[1][0][1:])]
-    facts = read_facts(table, [case for case, *_ in each[0]]) if table else None
+    facts = read_facts(table, {case: path for case, _, path in each[0]}) if table else None
     rules = {"convention": options["convention"], "resample_truth": options["resample_truth"]}
     cohorts = [evaluate_pairs(pairs, facts, **rules) for pairs in each]
     comparison = Comparison(cohorts[0], cohorts[1]) if versus else None

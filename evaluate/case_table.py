@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +20,18 @@ class CaseFacts:
     scores_tumor: bool = True
 
 
-def read_facts(table: Path, cases: Sequence[str]) -> dict[str, CaseFacts]:
-    """What the CSV table `table` says of each of `cases`.
+def read_facts(table: Path, truths: Mapping[str, Path]) -> dict[str, CaseFacts]:
+    """What the CSV table `table` says of each case in `truths`, whose values are the files of their true masks.
 
     Columns: `case`, and if wanted `patient` (default: the case), `tumor_label` and `liver_label` (expert, automatic or
-    none), `image` and `label`; the table for `cascade prepare` is one. A row is found by its case, or else by the name
-    of its label or image file. `tumor_label` none: only the liver is scored. Other rows and columns are ignored.
+    none), `image` and `label` (paths relative to the table); the table for `cascade prepare` is one. A row is found by
+    its case, or else by its label being the true mask, or else by the name of its label or image. `tumor_label` none:
+    only the liver is scored. Other rows and columns are ignored.
     Raises InputError for a table that cannot be read, a case with no row or several, a wrong word, and a case whose
     `liver_label` is none.
     """
     rows = list(_rows(table))
-    return {case: _facts(_row_of(case, rows, table), case, table) for case in cases}
+    return {case: _facts(_row_of(case, truth, rows, table), case, table) for case, truth in truths.items()}
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:
@@ -51,19 +52,22 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
         raise InputError(f"{table} cannot be read as a CSV table in UTF-8: {error}") from error
 
 
-def _row_of(case: str, rows: Sequence[dict[str, str]], table: Path) -> dict[str, str]:
-    found = [row for row in rows if case in (row["case"], case_key(row["case"]))]
-    found = found or [row for row in rows if case in _files_of(row)]
+def _row_of(case: str, truth: Path, rows: Sequence[dict[str, str]], table: Path) -> dict[str, str]:
+    def is_truth(row: dict[str, str]) -> bool:
+        return bool(row.get("label")) and (table.parent / row["label"]).resolve() == truth.resolve()
+
+    ways: list[Callable[[dict[str, str]], bool]] = [
+        lambda row: case in (row["case"], case_key(row["case"])),
+        is_truth,
+        lambda row: case in {case_of(Path(file)) for column in ("label", "image") if (file := row.get(column))},
+    ]
+    found = next((hits for way in ways if (hits := [row for row in rows if way(row)])), [])
     if not found:
         raise InputError(f"{table} has no row for case {case}; add one with its patient and tumor_label")
     if len(found) > 1:
         names = " and ".join(row["case"] for row in found[:2])
         raise InputError(f"{table}: case {case} may be {names}; name the case {case} in one row")
     return found[0]
-
-
-def _files_of(row: dict[str, str]) -> set[str]:
-    return {case_of(Path(file)) for column in ("label", "image") if (file := row.get(column))}
 
 
 def _facts(row: dict[str, str], case: str, table: Path) -> CaseFacts:
