@@ -20,7 +20,7 @@ def scored(prediction, truth, convention="lits"):
 
 
 def test_the_names_are_those_of_the_columns():
-    assert METRICS == ("dice", "voe", "rvd", *DISTANCES, *NSDS)
+    assert ("dice", "voe", "rvd", *DISTANCES, *NSDS) == METRICS
 
 
 @pytest.mark.parametrize("convention", ["lits", "nnunet"])

@@ -2,7 +2,9 @@
 
 import pytest
 
-from evaluate.cohort import case_key, evaluate_pairs, pair_cases
+from evaluate.case_table import CaseFacts
+from evaluate.names import case_key
+from evaluate.pairs import evaluate_pairs, pair_cases
 from preprocess.errors import InputError, ResourceError
 
 
@@ -165,8 +167,9 @@ def test_evaluate_pairs_reads_and_scores(tmp_path, write):
         ),
         ("b", write(tmp_path / "p/b.nii.gz", {(0, 0, 0): 1}), write(tmp_path / "t/b.nrrd", {(0, 0, 0): 1})),
     ]
-    cohort = evaluate_pairs(pairs, liver_only={"b"})
+    cohort = evaluate_pairs(pairs, {"b": CaseFacts("p", scores_tumor=False)}, convention="nnunet")
     assert [(c.case, c.liver_dice, c.tumor_dice) for c in cohort.cases] == [("a", 2 / 3, 1.0), ("b", 1.0, None)]
+    assert [(c.patient, c.convention) for c in cohort.cases] == [("a", "nnunet"), ("p", "nnunet")]
     assert cohort.cases[0].liver_ml == pytest.approx(0.010)
 
 
@@ -174,6 +177,7 @@ def test_a_pair_that_is_not_at_one_place_is_named(tmp_path, write):
     prediction, truth = write(tmp_path / "p.nii.gz", {}, shift_mm=7), write(tmp_path / "t.nii.gz", {})
     with pytest.raises(InputError, match=r"case a: .* 7\.00 mm apart"):
         evaluate_pairs([("a", prediction, truth)])
+    assert evaluate_pairs([("a", prediction, truth)], resample_truth=True).n == 1
 
 
 def test_no_pair_is_refused():
