@@ -33,9 +33,7 @@ def test_a_table_of_cases_alone_is_enough(facts):
 
 
 def test_a_row_is_found_by_its_label_being_the_truth(facts):
-    table = (
-        "case,image,label,patient\na,x/volume-1.nii,x/segmentation-1.nii,p1\nb,y/volume-1.nii,y/segmentation-1.nii,p2\n"
-    )
+    table = "case,label,patient\na,x/segmentation-1.nii,p1\nb,y/segmentation-1.nii,p2\n"
     assert facts(table, volume_1="y/segmentation-1.nii")["volume-1"].patient == "p2"
 
 
@@ -58,7 +56,7 @@ def test_the_case_itself_comes_before_the_name_of_a_file(facts):
         ("case,label\na,x/volume-1.nii\nb,y/volume-1.nii\n", "volume-1 may be a and b; name the case"),
         (
             "case,tumor_label\nvolume-1,yes\n",
-            "tumor_label of case volume-1 is 'yes'; use one of expert, automatic, none",
+            "tumor_label of case volume-1 is 'yes'; use one of expert",
         ),
         ("case,liver_label\nvolume-1,none\n", "liver_label of case volume-1 is none"),
         ("case,patient\nvolume-1,p,q\n", "line 2 has more or fewer fields"),
