@@ -6,7 +6,7 @@ from evaluate.bootstrap import Interval
 from evaluate.cohort import REGIONS, CohortScore
 from evaluate.comparison import Comparison
 from evaluate.conventions import CONVENTIONS
-from evaluate.detection import SIZES
+from evaluate.detection import IOU_ABOVE, SIZES
 from evaluate.metrics import METRICS
 from evaluate.text import number
 from evaluate.typeset import Table
@@ -29,7 +29,7 @@ _CLASSES = {"liver": "Liver", "tumor": "Tumour"}
 
 def paper_tables(cohort: CohortScore, comparison: Comparison | None = None) -> list[Table]:
     """The tables of a report, each naming its convention in the caption."""
-    tables = [_metrics(cohort), _lesions(cohort), _cases(cohort)]
+    tables = [_metrics(cohort), _lesions(cohort), _pairs(cohort), _counts(cohort), _cases(cohort)]
     return [*tables, _differences(comparison)] if comparison else tables
 
 
@@ -52,7 +52,7 @@ def _metrics(cohort: CohortScore) -> Table:
 
 def _lesions(cohort: CohortScore) -> Table:
     rows = []
-    for above in (0.0, 0.5):
+    for above in IOU_ABOVE.values():
         for size in (None, *SIZES):
             found = cohort.detection(above, size)
             counts = found.counts
@@ -72,6 +72,29 @@ def _lesions(cohort: CohortScore) -> Table:
         f"size is the diameter of the sphere of the same volume. {_rule(cohort)}"
     )
     return Table(caption, ("", "lesions", "missed", "false", "precision", "recall", "F1"), rows)
+
+
+def _pairs(cohort: CohortScore) -> Table:
+    columns = [cohort.pair_summaries(above) for above in IOU_ABOVE.values()]
+    rows = [[LABELS[metric], *(number(column[metric].mean) for column in columns)] for metric in METRICS]
+    rows.append(["pairs", *(str(column["dice"].n) for column in columns)])
+    header = ("", *(f"IoU > {above:g}" for above in IOU_ABOVE.values()))
+    return Table(f"Detected lesions alone: mean over pairs of prediction and truth. {_rule(cohort)}", header, rows)
+
+
+def _counts(cohort: CohortScore) -> Table:
+    kinds, burden = cohort.pair_kinds(), cohort.burden_error()
+    rows = [
+        ["false lesions per case", number(cohort.false_lesions(cohort.cases))],
+        ["false lesions per case without tumour", number(cohort.false_lesions(cohort.tumor_free_cases))],
+        ["true lesions predicted in parts", str(kinds["split"])],
+        ["predictions over several true lesions", str(kinds["merge"])],
+        ["several predictions over several true lesions", str(kinds["tangle"])],
+        ["tumour burden, RMSE", number(burden.rmse if burden else None)],
+        ["tumour burden, largest absolute error", number(burden.largest if burden else None)],
+    ]
+    caption = f"False, split and merged lesions (a false one touches no true one), and tumour burden. {_rule(cohort)}"
+    return Table(caption, ("", "value"), rows)
 
 
 def _cases(cohort: CohortScore) -> Table:

@@ -45,7 +45,7 @@ def screen_table(cohort: CohortScore, comparison: Comparison | None = None) -> s
     rows += [("mean", *means, "", "", "", ""), ("all voxels", *pooled, "", "", "", "")]
     changes = _changes(comparison) if comparison else ""
     return (
-        f"{aligned(rows)}\n{_intervals(cohort)}{_lesions(cohort)}{changes}"
+        f"{aligned(rows)}\n{_intervals(cohort)}{_lesions(cohort)}{_burden(cohort)}{changes}"
         f"Cases: {cohort.n}; tumours scored in {len(cohort.tumor_cases)}, of which {cohort.n_tumor_free} have none. "
         f"Convention {cohort.convention}: {CONVENTIONS[cohort.convention]}.\n"
     )
@@ -79,6 +79,11 @@ def _lesions(cohort: CohortScore) -> str:
                 f"{counts.predicted} predicted ones false, F1 {number(counts.f1)}\n"
             )
     return "".join(lines)
+
+
+def _burden(cohort: CohortScore) -> str:
+    error = cohort.burden_error()
+    return f"tumour burden: RMSE {number(error.rmse)}, largest error {number(error.largest)}\n" if error else ""
 
 
 def _changes(comparison: Comparison) -> str:
