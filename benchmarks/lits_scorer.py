@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import evaluate
 from benchmarks.masks import liver_pair
 from evaluate.detection import detection
-from preprocess.volume import TUMOR
+from preprocess.volume import LIVER, TUMOR
 from tests.evaluate import official
 
 #: A small case, quick for a scorer that compares every lesion with every other.
@@ -39,15 +39,17 @@ def _cases() -> Iterator[tuple[str, Pair]]:
 
 
 def main() -> None:
-    """Print a table of the metrics of the liver, and one of the lesions detected at an IoU above 0.5."""
+    """Print a table of the metrics of liver and tumour, and one of the lesions detected at an IoU above 0.5."""
     metrics, lesions = [], []
     for name, (prediction, truth) in _cases():
         case = evaluate.score(prediction, truth, SPACING)
-        ours, theirs = case.liver.values(), official.overlap_and_surface(prediction > 0, truth > 0, SPACING)
-        if prediction.shape == SHAPE:
-            pairs = [f"{ours[metric]:.4f} / {value:.4f}" for metric, value in theirs.items()]
-            metrics.append(f"| {name} | {' | '.join(pairs)} |")
+        assert case.tumor is not None
         assert case.lesions is not None
+        if prediction.shape == SHAPE:
+            for region, lowest, score in (("liver", LIVER, case.liver), ("tumour", TUMOR, case.tumor)):
+                theirs = official.overlap_and_surface(prediction >= lowest, truth >= lowest, SPACING)
+                pairs = [f"{score.values()[metric]:.4f} / {value:.4f}" for metric, value in theirs.items()]
+                metrics.append(f"| {name}: {region} | {' | '.join(pairs)} |")
         found = detection(case.lesions, 0.5)
         counts = (found.detected, found.correct, found.false, found.missed)
         try:
@@ -55,7 +57,7 @@ def main() -> None:
         except ValueError as error:
             other = f"ValueError: {error} | |"
         lesions.append(f"| {name} | {' | '.join(map(str, counts))} | {other} |")
-    print("| liver, ours / scorer | Dice | VOE | RVD | ASSD mm | RMSD mm | MSD mm |")
+    print("| ours / scorer | Dice | VOE | RVD | ASSD mm | RMSD mm | MSD mm |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", *metrics, "", sep="\n")
     print("| lesions, IoU > 0.5 | found | correct | false | missed | scorer: TP | FP | FN |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", *lesions, sep="\n")

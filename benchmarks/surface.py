@@ -54,9 +54,8 @@ def main(rounds: int = 5) -> None:
     print(f"liver {truth.sum() * np.prod(SPACING) / 1000:.0f} mL, Dice {voxels.dice():.3f}, box {cut[0].shape}\n")
     print("NSD, DeepMind:", *(f"{v:.12f}" for v in deepmind()))
     print("NSD, ours:    ", *(f"{v:.12f}" for v in surface_dice(*cut, SPACING, NSD_TOLERANCES_MM)))
-    print(
-        f"ASSD mm: ours {surface_distances(*cut, SPACING).assd:.12f}, tree {tree():.12f}, transform {transform():.12f}\n"
-    )
+    ours = surface_distances(*cut, SPACING).assd
+    print(f"ASSD mm: ours {ours:.12f}, tree {tree():.12f}, transform {transform():.12f}\n")
     ways = {
         "DeepMind: surface distances, NSD": deepmind,
         "ours: NSD": lambda: surface_dice(*cut, SPACING, NSD_TOLERANCES_MM),

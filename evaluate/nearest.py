@@ -19,6 +19,9 @@ from preprocess.geometry import Triple
 Mask = NDArray[np.bool_]
 Distances = NDArray[np.float64]
 
+#: Up to so many points go to the tree at once: trying neighbours pays when many points share the work of a try.
+_FEW = 5000
+
 #: Neighbours are tried up to this far; a point farther from the other set goes to the tree.
 _NEAR_MM = 8.0
 
@@ -39,12 +42,14 @@ def nearest_mm(points: Mask, others: Mask, spacing_mm: Triple, limit_mm: float =
     found = np.full(len(index), np.inf)
     if not others.any():
         return found
-    open_ = _try_neighbours(index, others, spacing_mm, limit_mm, found)
-    if len(open_):
+    left = np.arange(len(index))
+    if len(index) > _FEW:
+        left = _try_neighbours(index, others, spacing_mm, limit_mm, found)
+    if len(left):
         tree = cKDTree(np.argwhere(others) * np.array(spacing_mm))
         # The tree's bound is strict, and its rounding is not ours.
         bound = limit_mm * (1 + 1e-9) + 1e-9
-        found[open_] = tree.query(index[open_] * np.array(spacing_mm), distance_upper_bound=bound)[0]
+        found[left] = tree.query(index[left] * np.array(spacing_mm), distance_upper_bound=bound)[0]
     return found
 
 

@@ -126,7 +126,8 @@ def _shape(array: NDArray[Any]) -> Index:
 def _classes(array: NDArray[Any]) -> NDArray[np.uint8]:
     with np.errstate(invalid="ignore"):  # NaN becomes some class, and is found out by the comparison
         classes = array.astype(np.uint8, copy=False)
-    if array.size and (classes.max() > TUMOR or not np.array_equal(classes, array)):
+    changed = array.dtype != np.uint8 and not np.array_equal(classes, array)
+    if changed or (array.size and classes.max() > TUMOR):
         raise ValueError(f"labels must be 0, 1 or 2; found {array.min()} to {array.max()} of type {array.dtype}")
     return classes
 

@@ -10,6 +10,13 @@ SPACING = (2.5, 0.7, 1.1)
 EMPTY = np.zeros((3, 4, 5), bool)
 
 
+@pytest.fixture(autouse=True, params=["few points", "many points"])
+def _way(request, monkeypatch):
+    """Every test by the tree alone, and by trying neighbours first."""
+    if request.param == "many points":
+        monkeypatch.setattr(nearest, "_FEW", 0)
+
+
 def one(*index, shape=(3, 4, 5)):
     mask = np.zeros(shape, bool)
     mask[index] = True
