@@ -42,7 +42,7 @@ def main(rounds: int = 3) -> None:
     ):
         prepared = [_matching(*setting) for setting in settings]
         seconds = interleaved({str(i): work for i, (work, _, _) in enumerate(prepared)}, rounds)
-        print(f"{name}\n\n| voxels | true lesions | s | ns a voxel |\n| ---: | ---: | ---: | ---: |")
+        print(f"{name}\n\n| voxels | true lesions | CPU s | ns a voxel |\n| ---: | ---: | ---: | ---: |")
         for each, (_, voxels, lesions) in zip(seconds.values(), prepared, strict=True):
             took = median(each)
             print(f"| {voxels / 1e6:.1f} M | {lesions} | {took:.3f} | {took / voxels * 1e9:.1f} |")

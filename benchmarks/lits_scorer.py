@@ -46,7 +46,8 @@ def main() -> None:
         assert case.tumor is not None
         assert case.lesions is not None
         if prediction.shape == SHAPE:
-            for region, lowest, score in (("liver", LIVER, case.liver), ("tumour", TUMOR, case.tumor)):
+            regions = (("liver", LIVER, case.liver), ("tumour", TUMOR, case.tumor))
+            for region, lowest, score in regions if not metrics else regions[1:]:  # the liver is the same in all
                 theirs = official.overlap_and_surface(prediction >= lowest, truth >= lowest, SPACING)
                 pairs = [f"{score.values()[metric]:.4f} / {value:.4f}" for metric, value in theirs.items()]
                 metrics.append(f"| {name}: {region} | {' | '.join(pairs)} |")

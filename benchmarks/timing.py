@@ -1,4 +1,4 @@
-"""Times of several ways to do one thing, taken in turn: on a shared machine only ratios of neighbours mean anything."""
+"""CPU times of several ways to do one thing, taken in turn: on a shared machine only ratios of neighbours mean much."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 
 def interleaved(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way in each round, all ways once a round."""
+    """CPU seconds of this process for each way in each round, all ways once a round."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, work in ways.items():
-            start = time.perf_counter()
+            start = time.process_time()
             work()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     return seconds
 
 
 def markdown(seconds: Mapping[str, list[float]]) -> str:
-    """The median of each way in seconds, and how many times longer the first takes (median of the rounds' ratios)."""
+    """The median of each way in CPU seconds, and how many times longer the first takes (median of the rounds' ratios)."""
     first = next(iter(seconds.values()))
-    lines = ["| | s | times faster |", "| --- | ---: | ---: |"]
+    lines = ["| | CPU s | times faster |", "| --- | ---: | ---: |"]
     for name, each in seconds.items():
         ratio = median(a / b for a, b in zip(first, each, strict=True))
         lines.append(f"| {name} | {median(each):.3f} | {ratio:.1f} |")

@@ -230,7 +230,7 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
     differ. Writes cases.csv, lesions.csv, summary.json, tables.md, tables.tex and, with --versus, versus.csv.
 
     \b
-    Examples:
+    Example:
       cascade evaluate results lits/labels -o scores
       cascade evaluate results lits/labels -o scores --cases lits/cases.csv --versus other-results
     """
