@@ -20,7 +20,7 @@ def interleaved(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 
 def markdown(seconds: Mapping[str, list[float]]) -> str:
-    """The median of each way in CPU seconds, and how many times longer the first takes (median of the rounds' ratios)."""
+    """The median of each way in CPU seconds, and the first way's multiple of it (median over the rounds)."""
     first = next(iter(seconds.values()))
     lines = ["| | CPU s | times faster |", "| --- | ---: | ---: |"]
     for name, each in seconds.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from evaluate.cohort import REGIONS
 from evaluate.comparison import Comparison
 from evaluate.detection import IOU_ABOVE, detection, size_class
 from evaluate.lesions import Lesion, LesionMatch
@@ -11,8 +12,6 @@ from evaluate.metrics import METRICS
 from evaluate.scores import CaseScore
 
 Row = dict[str, str | float | None]
-
-_REGIONS = ("liver", "tumor")
 
 #: The Dice and volume columns of `cases.csv`, which are attributes of a `CaseScore`; first, as most readers want these.
 _FIRST = ("liver_dice", "tumor_dice", "liver_ml", "liver_ml_truth", "tumor_ml", "tumor_ml_truth")
@@ -94,7 +93,7 @@ def difference_rows(comparison: Comparison) -> list[Row]:
     rows: list[Row] = [
         {"case": case.case, "patient": case.patient, "convention": case.convention} for case in comparison.first.cases
     ]
-    for region in _REGIONS:
+    for region in REGIONS:
         for metric in METRICS:
             for row, value in zip(rows, comparison.differences(region, metric), strict=True):
                 row[f"{region}_{metric}_difference"] = value

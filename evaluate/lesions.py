@@ -22,8 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 from evaluate.conventions import Convention
 from evaluate.metrics import MaskScore, mask_score
-from evaluate.nearest import Mask
-from evaluate.overlap import Overlap
+from evaluate.overlap import Mask, Overlap
 from preprocess.components import components
 from preprocess.geometry import Box, Grid, Triple
 

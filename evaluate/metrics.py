@@ -20,8 +20,7 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 
 from evaluate.conventions import Convention, empty_dice
-from evaluate.nearest import Mask
-from evaluate.overlap import Overlap
+from evaluate.overlap import Mask, Overlap
 from evaluate.surface import surface_distances
 from evaluate.surface_dice import surface_dice
 from preprocess.geometry import Box, Triple

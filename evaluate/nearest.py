@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from evaluate.overlap import Mask
 from preprocess.geometry import Triple
 
-Mask = NDArray[np.bool_]
 Distances = NDArray[np.float64]
 
 #: Up to so many points go to the tree at once: trying neighbours pays when many points share the work of a try.

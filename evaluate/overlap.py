@@ -1,6 +1,6 @@
 """How much two masks overlap: counts of voxels that can be pooled, and the Dice coefficient from them.
 
-Knows nothing of space: whoever calls has checked that both masks lie on one grid (see `evaluate.scores.score`).
+Knows nothing of space: whoever calls has checked that both masks lie on one grid (see `evaluate.scores.score_labels`).
 """
 
 from __future__ import annotations

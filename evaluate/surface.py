@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluate.nearest import Mask, nearest_mm
+from evaluate.nearest import nearest_mm
+from evaluate.overlap import Mask
 from preprocess.geometry import Triple
 
 

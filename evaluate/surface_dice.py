@@ -14,7 +14,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.nearest import Mask, nearest_mm
+from evaluate.nearest import nearest_mm
+from evaluate.overlap import Mask
 from preprocess.geometry import Triple
 
 #: The 256 ways to fill a block of 2 x 2 x 2 voxels: bit 0 is voxel (0, 0, 0), bit 1 (0, 0, 1), ... bit 7 (1, 1, 1).
