@@ -59,6 +59,18 @@ class Bootstrap:
         counts = (np.asarray(first[1]) != 0) & (np.asarray(second[1]) != 0)
         return self._interval(self._ratios(*first) - self._ratios(*second), counts)
 
+    def harmonic_mean(self, first: tuple[Numbers, Numbers], second: tuple[Numbers, Numbers]) -> Interval | None:
+        """Interval of the harmonic mean of two `ratio`s, as F1 is of precision and recall.
+
+        A cohort where one of them is 0 or has no value counts as 0; one where neither has a value does not count.
+        """
+        ratios = np.stack([self._ratios(*first), self._ratios(*second)])
+        one, other = np.nan_to_num(ratios)
+        total = one + other
+        samples = np.divide(2 * one * other, total, out=np.zeros_like(total), where=total != 0)
+        samples[np.isnan(ratios).all(axis=0)] = np.nan
+        return self._interval(samples, (np.asarray(first[1]) != 0) | (np.asarray(second[1]) != 0))
+
     def _ratios(self, numerators: Numbers, denominators: Numbers) -> NDArray[np.float64]:
         above, below = (self._weights @ np.asarray(numbers, float) for numbers in (numerators, denominators))
         # A resampled cohort can lack every case that counts; it then says nothing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, median
@@ -36,6 +36,7 @@ class DetectionSummary:
     counts: Detection
     recall: Interval | None
     precision: Interval | None
+    f1: Interval | None
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,13 @@ class CohortScore:
         """Lesions of all cases at an IoU strictly greater than `above`, of one of `evaluate.detection.SIZES` or all."""
         each = [detection(case.lesions, above, size) if case.lesions else Detection() for case in self.cases]
 
-        def interval(part: Callable[[Detection], int], whole: Callable[[Detection], int]) -> Interval | None:
-            return self.bootstrap.ratio([part(counts) for counts in each], [whole(counts) for counts in each])
-
+        recall = [c.detected for c in each], [c.truth for c in each]
+        precision = [c.correct for c in each], [c.predicted for c in each]
         return DetectionSummary(
             counts=sum(each, Detection()),
-            recall=interval(lambda c: c.detected, lambda c: c.truth),
-            precision=interval(lambda c: c.correct, lambda c: c.predicted),
+            recall=self.bootstrap.ratio(*recall),
+            precision=self.bootstrap.ratio(*precision),
+            f1=self.bootstrap.harmonic_mean(precision, recall),
         )
 
     def false_lesions(self, cases: Sequence[CaseScore]) -> float | None:

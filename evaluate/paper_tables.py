@@ -64,7 +64,7 @@ def _lesions(cohort: CohortScore) -> Table:
                     str(counts.false),
                     with_interval(counts.precision, found.precision),
                     with_interval(counts.recall, found.recall),
-                    number(counts.f1),
+                    with_interval(counts.f1, found.f1),
                 ]
             )
     caption = (

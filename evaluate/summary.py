@@ -75,6 +75,7 @@ def _detection(summary: DetectionSummary) -> dict[str, Any]:
         "precision": counts.precision,
         "precision_interval": _interval(summary.precision),
         "f1": counts.f1,
+        "f1_interval": _interval(summary.f1),
     }
 
 

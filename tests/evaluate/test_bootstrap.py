@@ -53,6 +53,16 @@ def test_a_difference_is_paired():
     assert (interval.low, interval.high) == pytest.approx((0.1, 0.1))
 
 
+def test_a_harmonic_mean_of_ratios():
+    # One patient has a precision of 1/2 and a recall of 1, the other of 1 and 0.
+    bootstrap = Bootstrap(["a", "b"])
+    interval = bootstrap.harmonic_mean(([1, 2], [2, 2]), ([2, 0], [2, 2]))
+    assert interval == Interval(0.0, pytest.approx(2 * 0.5 * 1 / 1.5))
+    assert bootstrap.harmonic_mean(([0, 0], [0, 0]), ([0, 0], [0, 0])) is None
+    # Nothing predicted, everything missed: 0.
+    assert bootstrap.harmonic_mean(([0, 0], [0, 0]), ([0, 0], [1, 1])) == Interval(0.0, 0.0)
+
+
 def test_no_patient_is_refused():
     with pytest.raises(ValueError, match="at least one patient"):
         Bootstrap([])
