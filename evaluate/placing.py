@@ -8,7 +8,7 @@ from scipy import ndimage
 from preprocess.geometry import Grid
 from preprocess.volume import TUMOR, LabelMap
 
-#: One half, less what an origin in millimetres may round.
+#: One half, less what the header of a file rounds an origin by.
 _HALF = 0.5 - 1e-4
 
 _UNITS = ((1, 0, 0), (0, 1, 0), (0, 0, 1))

@@ -49,3 +49,10 @@ def test_a_slanted_grid_is_followed():
     labels = LabelMap(some_labels().array[:, :5, :5].copy(), Grid((4, 5, 5), (3.0, 1.0, 1.0)))
     turned = Grid((4, 5, 5), (3.0, 1.0, 1.0), (4.0, 0.0, 0.0), ((0, 0, 1), (-1, 1e-9, 0), (1e-9, 1, 0)))
     assert np.array_equal(placed_on(labels, turned).array, labels.array.transpose(0, 2, 1)[:, ::-1])
+
+
+@pytest.mark.parametrize("rounded_mm", [-3e-5, 0.0, 3e-5])
+def test_a_voxel_halfway_is_kept_whatever_a_header_rounds(rounded_mm):
+    labels = LabelMap(np.array([0, 0, 1, 0, 0], np.uint8).reshape(1, 1, 5), Grid((1, 1, 5), (1.0, 1.0, 0.7)))
+    shifted = dataclasses.replace(labels.grid, origin_mm=(-0.35 + rounded_mm, 0.0, 0.0))
+    assert placed_on(labels, shifted).array[0, 0].tolist() == [0, 0, 1, 1, 0]
