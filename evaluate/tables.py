@@ -31,6 +31,8 @@ def write_scores(cohort: CohortScore, folder: Path, comparison: Comparison | Non
     write_text(folder / "lesions.csv", csv_of(lesion_rows(cohort.cases), LESION_FIELDS))
     if comparison:
         write_text(folder / "versus.csv", csv_of(difference_rows(comparison)))
+    else:
+        (folder / "versus.csv").unlink(missing_ok=True)  # of an earlier run: it would not belong to these scores
     tables = paper_tables(cohort, comparison)
     write_text(folder / "tables.md", "\n".join(table.markdown() for table in tables))
     write_text(folder / "tables.tex", "\n".join(table.latex() for table in tables))

@@ -107,6 +107,12 @@ def test_a_comparison_adds_its_differences(tmp_path):
     assert "Liver Dice | 0.786 | 0.687 | +0.098" in (tmp_path / "tables.md").read_text()
 
 
+def test_differences_of_an_earlier_run_do_not_stay(tmp_path):
+    write_scores(COHORT, tmp_path, Comparison(COHORT, OTHER))
+    write_scores(COHORT, tmp_path)
+    assert not (tmp_path / "versus.csv").exists()
+
+
 def test_every_output_names_its_convention(tmp_path):
     cases = (scored("a", (5, 5, 5), (1, 1, 1), convention="nnunet"), scored("b", (5, 5, 5), convention="nnunet"))
     cohort = CohortScore(cases)
