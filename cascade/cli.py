@@ -212,19 +212,32 @@ def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
 @click.argument("predictions", type=_EXISTING)
 @click.argument("truth", type=_EXISTING)
 @click.option("-o", "--output", type=_PATH, required=True, help="Folder of the report.")
-def evaluate(predictions: Path, truth: Path, output: Path) -> None:
+@click.option(
+    "--convention",
+    type=click.Choice(["lits", "nnunet"]),
+    default="lits",
+    show_default=True,
+    help="An empty prediction of an empty truth scores 1 (lits) or is left out of the mean (nnunet).",
+)
+@click.option("--cases", type=_EXISTING, help="CSV table with the columns case, patient, tumor_label.")
+@click.option("--versus", type=_EXISTING, help="Other predictions of the same cases, for paired differences.")
+@click.option("--resample-truth", is_flag=True, help="Bring a truth on another grid onto the prediction's.")
+def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> None:
     """Score masks against masks.
 
-    Dice of liver (label >= 1) and tumour (label 2), as in LiTS. PREDICTIONS and TRUTH are two files, or two folders
-    whose files are paired by case; the output folder of `cascade run` is understood. Writes cases.csv and summary.json.
+    Overlap and surface metrics of liver (label >= 1) and tumour (label 2), lesion detection and tumour burden, as in
+    LiTS. PREDICTIONS and TRUTH are two files, or two folders whose files are paired by case; the output folder of
+    `cascade run` is understood. Both must lie at one place in space, within 0.1 mm at every corner; orientations may
+    differ. Writes cases.csv, lesions.csv, summary.json, tables.md, tables.tex and, with --versus, versus.csv.
 
     \b
     Example:
       cascade evaluate results lits/labels -o scores
+      cascade evaluate results lits/labels -o scores --cases lits/cases.csv --versus other-results
     """
     from cascade.commands import evaluate as work
 
-    work(predictions, truth, output)
+    work(predictions, truth, output, **options)
 
 
 @cascade.command()

@@ -154,14 +154,23 @@ def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     run_all(paths, runner, Outputs(output, options["overwrite"], options["keep_stages"]), click.echo)
 
 
-def evaluate(predictions: Path, truth: Path, output: Path) -> None:
+def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> None:
     """`cascade evaluate`."""
-    from evaluate.cohort import evaluate_pairs, pair_cases
+    from evaluate.case_table import read_facts
+    from evaluate.comparison import Comparison
+    from evaluate.pairs import evaluate_pairs, pair_cases
     from evaluate.tables import screen_table, write_scores
 
-    cohort = evaluate_pairs(pair_cases(predictions, truth))
-    write_scores(cohort, output)
-    click.echo(screen_table(cohort))
+    versus, table = options["versus"], options["cases"]
+    each = [pair_cases(masks, truth) for masks in (predictions, versus) if masks]
+    if versus and len(each[0]) == 1:  # of two files the first one's name is the case
+        each[1] = [(each[0][0][0], *each[1][0][1:])]
+    facts = read_facts(table, {case: path for case, _, path in each[0]}) if table else None
+    rules = {"convention": options["convention"], "resample_truth": options["resample_truth"]}
+    cohorts = [evaluate_pairs(pairs, facts, **rules) for pairs in each]
+    comparison = Comparison(cohorts[0], cohorts[1]) if versus else None
+    write_scores(cohorts[0], output, comparison)
+    click.echo(screen_table(cohorts[0], comparison))
 
 
 def report(source: Path, output: Path, **options: Any) -> None:

@@ -1,136 +1,194 @@
-"""Finds which prediction belongs to which truth, and scores all pairs.
-
-A case that is left out silently flatters the mean, so whatever has no partner is an error that names it.
-"""
+"""The scores of many cases and what they come to: means with intervals, pooled Dice, lesions, tumour burden."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, median
 
-from evaluate.scores import CaseScore, CohortScore, score
-from preprocess.cases import natural_key
-from preprocess.errors import InputError, ResourceError
-from preprocess.io import case_name, read_labels
+from evaluate.bootstrap import Bootstrap, Interval
+from evaluate.conventions import Convention, empty_dice
+from evaluate.detection import Detection, detection
+from evaluate.metrics import METRICS, MaskScore
+from evaluate.overlap import Overlap
+from evaluate.scores import CaseScore
 
-Pair = tuple[str, Path, Path]
-
-#: Endings of files that can hold labels; other files in a folder are not looked at.
-LABEL_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-
-#: What `cascade run` calls its mask in the folder of a case, without the ending.
-MASK_STEM = "segmentation"
-
-_MAX_NAMED = 10
+#: The two classes that are scored, by the names used in files.
+REGIONS = ("liver", "tumor")
 
 
-def pair_cases(predictions: Path, truth: Path) -> list[Pair]:
-    """Pairs of (case, prediction, truth): of two files, or of two folders of cases, by case name in natural order.
+@dataclass(frozen=True)
+class Summary:
+    """A metric over the `n` cases (or lesion pairs) where it has a value; None without any."""
 
-    A folder of cases holds label files (`volume-3.nii.gz`), folders with a `segmentation` file each (the output of
-    `cascade run`, the layout of CHAOS), or both. `segmentation-3` is the label of `volume-3` (LiTS), and
-    `liver_3_0000` the image of `liver_3` (MSD, nnU-Net): either name pairs. A folder that itself holds a
-    `segmentation` file counts as that file.
-    Raises InputError for a missing path, a file against a folder of cases, one path given twice, two files of one
-    case, a case without a partner on either side, and folders without any case; ResourceError for a folder that may
-    not be read.
+    n: int
+    mean: float | None
+    median: float | None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class DetectionSummary:
+    """Pooled counts of lesions, and the intervals of what follows from them."""
+
+    counts: Detection
+    recall: Interval | None
+    precision: Interval | None
+    f1: Interval | None
+
+
+@dataclass(frozen=True)
+class BurdenError:
+    """Predicted less true tumour burden over `n` cases: root mean square, largest absolute value, and mean (bias)."""
+
+    n: int
+    rmse: float
+    largest: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class CohortScore:
+    """The scores of some cases, all by one convention.
+
+    The convention belongs into every report, as it alone can move the mean tumour Dice of LiTS by 0.10.
+    Raises ValueError for no case or two conventions.
     """
-    try:
-        return _pair(_single(predictions), _single(truth))
-    except OSError as error:
-        raise ResourceError(f"{error.filename} cannot be read ({error.strerror}); give it read permission") from error
 
+    cases: tuple[CaseScore, ...]
 
-def _pair(left: Path, right: Path) -> list[Pair]:
-    if left.samefile(right):
-        raise InputError(f"{left} is both prediction and truth; a mask always agrees with itself, give another truth")
-    if left.is_dir() != right.is_dir():
-        raise InputError(
-            f"{left} and {right}: one is a file, the other a folder of cases; give two files or two folders"
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise ValueError("a cohort needs at least one case")
+        if len({case.convention for case in self.cases}) > 1:
+            raise ValueError("the cases of a cohort are scored by two conventions; score them by one")
+
+    @property
+    def convention(self) -> Convention:
+        """The name of the rule for empty masks."""
+        return self.cases[0].convention
+
+    @property
+    def n(self) -> int:
+        """Number of cases."""
+        return len(self.cases)
+
+    @property
+    def n_patients(self) -> int:
+        """Number of patients, the unit of every interval."""
+        return len({case.patient for case in self.cases})
+
+    @property
+    def tumor_cases(self) -> tuple[CaseScore, ...]:
+        """The cases whose tumours are scored."""
+        return tuple(case for case in self.cases if case.scores_tumor)
+
+    @property
+    def tumor_free_cases(self) -> tuple[CaseScore, ...]:
+        """The cases whose tumours are scored and whose truth has none; the rule for empty masks decides these."""
+        return tuple(case for case in self.tumor_cases if not case.tumor_overlap.truth)
+
+    @property
+    def n_tumor_free(self) -> int:
+        """Number of `tumor_free_cases`."""
+        return len(self.tumor_free_cases)
+
+    @cached_property
+    def bootstrap(self) -> Bootstrap:
+        """The resampled patients of this cohort."""
+        return Bootstrap([case.patient for case in self.cases])
+
+    def values(self, region: str, metric: str) -> list[float | None]:
+        """A metric of `liver` or `tumor`, one a case, None where it has no value."""
+        scores: list[MaskScore | None] = [getattr(case, region) for case in self.cases]
+        return [getattr(score, metric) if score else None for score in scores]
+
+    def summary(self, region: str, metric: str) -> Summary:
+        """Mean with its interval, and median, of a metric over the cases that have it ("per case")."""
+        return summarize(self.values(region, metric), self.bootstrap)
+
+    def pooled(self, region: str) -> list[Overlap]:
+        """The voxel counts of each case that the global Dice pools; nothing of a case that is not scored."""
+        scored = [region == "liver" or case.scores_tumor for case in self.cases]
+        overlaps = [getattr(case, f"{region}_overlap") for case in self.cases]
+        return [counts if counted else Overlap() for counts, counted in zip(overlaps, scored, strict=True)]
+
+    def global_dice(self, region: str) -> float | None:
+        """Dice of the voxels of all scored cases pooled ("Dice global"); None when there is none to score."""
+        total = sum(self.pooled(region), Overlap())
+        if total.is_empty:
+            return empty_dice(self.convention) if region == "liver" or self.tumor_cases else None
+        return total.dice()
+
+    def global_interval(self, region: str) -> Interval | None:
+        """The interval of `global_dice`."""
+        return self.bootstrap.ratio(*dice_terms(self.pooled(region)))
+
+    def detection(self, above: float, size: str | None = None) -> DetectionSummary:
+        """Lesions of all cases at an IoU strictly greater than `above`, of one of `evaluate.detection.SIZES` or all."""
+        each = [detection(case.lesions, above, size) if case.lesions else Detection() for case in self.cases]
+
+        recall = [c.detected for c in each], [c.truth for c in each]
+        precision = [c.correct for c in each], [c.predicted for c in each]
+        return DetectionSummary(
+            counts=sum(each, Detection()),
+            recall=self.bootstrap.ratio(*recall),
+            precision=self.bootstrap.ratio(*precision),
+            f1=self.bootstrap.harmonic_mean(precision, recall),
         )
-    if not left.is_dir():
-        return [(_case_of(left), left, right)]
-    found, wanted = _cases_in(left), _cases_in(right)
-    _refuse_unpaired(found, wanted, left, right)
-    return [(case, found[case], wanted[case]) for case in sorted(found, key=natural_key)]
+
+    def false_lesions(self, cases: Sequence[CaseScore]) -> float | None:
+        """Predicted lesions that touch no true one, a case in the mean over `cases`; None for no case."""
+        counts = [detection(case.lesions, 0.0).false for case in cases if case.lesions]
+        return fmean(counts) if counts else None
+
+    def pair_summaries(self, above: float) -> dict[str, Summary]:
+        """Each metric over the pairs of detected lesions (see `evaluate.lesions`); every pair counts once."""
+        pairs = [pair for case in self.tumor_cases if case.lesions for pair in case.lesions.detected_pairs(above)]
+        return {metric: summarize([getattr(pair.score, metric) for pair in pairs]) for metric in METRICS}
+
+    def pair_kinds(self) -> dict[str, int]:
+        """How many pairs of lesions there are of each `LesionPair.kind`."""
+        kinds = [pair.kind for case in self.tumor_cases if case.lesions for pair in case.lesions.pairs]
+        return {kind: kinds.count(kind) for kind in ("single", "split", "merge", "tangle")}
+
+    def burden_error(self) -> BurdenError | None:
+        """The error of the tumour burden over the cases whose tumours are scored; None when there is none."""
+        errors = [
+            case.tumor_burden - case.tumor_burden_truth
+            for case in self.tumor_cases
+            if case.tumor_burden_truth is not None
+        ]
+        if not errors:
+            return None
+        rmse = math.sqrt(fmean(error**2 for error in errors))
+        return BurdenError(len(errors), rmse, max(map(abs, errors)), fmean(errors))
+
+    def worst_first(self, region: str) -> tuple[CaseScore, ...]:
+        """The cases by the Dice of `liver` or `tumor`, worst first; those without a value last."""
+
+        def badness(case: CaseScore) -> tuple[float, float, str]:
+            return _last(getattr(case, f"{region}_dice")), _last(case.liver_dice), case.case
+
+        return tuple(sorted(self.cases, key=badness))
 
 
-def evaluate_pairs(pairs: Sequence[Pair], *, liver_only: Collection[str] = ()) -> CohortScore:
-    """Read and score all pairs of (case, prediction, truth), one at a time.
-
-    `liver_only` names the cases whose true tumours are unusable: only their liver is scored.
-    Raises InputError for no pair, a file that is no label map, or grids that disagree (see `evaluate.scores.score`).
-    """
-    if not pairs:
-        raise InputError("there is no pair of prediction and truth to score")
-    return CohortScore(tuple(_evaluate(pair, pair[0] not in liver_only) for pair in pairs))
+def _last(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
-def _evaluate(pair: Pair, scores_tumor: bool) -> CaseScore:
-    case, prediction, truth = pair
-    return score(read_labels(prediction), read_labels(truth), case=case, scores_tumor=scores_tumor)
+def summarize(values: Sequence[float | None], bootstrap: Bootstrap | None = None) -> Summary:
+    """The summary of values, of which None do not count; with `bootstrap`, for one value a case, its interval too."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return Summary(0, None, None)
+    ones = [float(value is not None) for value in values]
+    interval = bootstrap.ratio([value or 0.0 for value in values], ones) if bootstrap else None
+    return Summary(len(known), fmean(known), median(known), interval)
 
 
-def case_key(name: str) -> str:
-    """The case that a file or folder name stands for: `segmentation-3` is `volume-3`, `liver_3_0000` is `liver_3`."""
-    lits = re.fullmatch(r"segmentation-(\d+)", name)
-    return f"volume-{lits[1]}" if lits else re.sub(r"(?<=.)_0000\Z", "", name)
-
-
-def _single(path: Path) -> Path:
-    """`path`, or the mask that the folder `path` of one case holds."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give a label file or a folder of cases")
-    return (_mask_in(path) or path) if path.is_dir() else path
-
-
-def _case_of(path: Path) -> str:
-    name = case_name(path)
-    # abspath, not resolve: a linked mask belongs to the case that its link lies in.
-    return case_key(Path(os.path.abspath(path)).parent.name if name == MASK_STEM else name)
-
-
-def _mask_in(folder: Path) -> Path | None:
-    masks = [folder / f"{MASK_STEM}{ending}" for ending in LABEL_ENDINGS if (folder / f"{MASK_STEM}{ending}").is_file()]
-    if len(masks) > 1:
-        raise InputError(f"{folder} holds {' and '.join(mask.name for mask in masks)}; keep one of them")
-    return masks[0] if masks else None
-
-
-def _cases_in(folder: Path) -> dict[str, Path]:
-    """The label file of each case in a folder of cases."""
-    labels: dict[str, list[Path]] = defaultdict(list)
-    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    files = [path for path in entries if path.is_file() and path.name.lower().endswith(LABEL_ENDINGS)]
-    files += [mask for path in entries if path.is_dir() and (mask := _mask_in(path))]
-    # Beside LiTS labels, `volume-N` are the images.
-    lits = any(re.fullmatch(r"segmentation-\d+", case_name(path)) for path in files)
-    for path in files:
-        if not (lits and re.fullmatch(r"volume-\d+", case_name(path))):
-            labels[_case_of(path)].append(path)
-    double = [paths for paths in labels.values() if len(paths) > 1]
-    if double:
-        names = " and ".join(str(path.relative_to(folder)) for path in double[0])
-        raise InputError(f"{folder} holds two masks of one case, {names}; keep one of them")
-    return {case: paths[0] for case, paths in labels.items()}
-
-
-def _refuse_unpaired(found: Mapping[str, Path], wanted: Mapping[str, Path], left: Path, right: Path) -> None:
-    for cases, folder in ((found, left), (wanted, right)):
-        if not cases:
-            raise InputError(
-                f"{folder} holds no label file and no folder with a {MASK_STEM}.nii.gz; name a folder of cases"
-            )
-    problems = []
-    for cases, others, text in ((wanted, found, "no prediction of"), (found, wanted, "no truth for")):
-        lonely = sorted(cases.keys() - others.keys(), key=natural_key)
-        if lonely:
-            more = f" and {len(lonely) - _MAX_NAMED} more" if len(lonely) > _MAX_NAMED else ""
-            problems.append(f"{text} {', '.join(lonely[:_MAX_NAMED])}{more}")
-    if problems:
-        raise InputError(
-            f"{left} and {right} do not pair: {'; '.join(problems)}; add the files or take the others away"
-        )
+def dice_terms(overlaps: Sequence[Overlap]) -> tuple[list[float], list[float]]:
+    """Numerators and denominators, one a case, whose sums' ratio is the pooled Dice."""
+    return [2.0 * o.both for o in overlaps], [float(o.prediction + o.truth) for o in overlaps]

@@ -1,6 +1,6 @@
 """How much two masks overlap: counts of voxels that can be pooled, and the Dice coefficient from them.
 
-Knows nothing of space: whoever calls has checked that both masks lie on one grid (see `evaluate.scores.score`).
+Knows nothing of space: whoever calls has checked that both masks lie on one grid (see `evaluate.scores.score_labels`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,21 @@ class Overlap:
         """
         size = self.prediction + self.truth
         return 2 * self.both / size if size else empty
+
+    @property
+    def union(self) -> int:
+        """Voxels of either mask."""
+        return self.prediction + self.truth - self.both
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether both masks are empty."""
+        return not (self.prediction or self.truth)
+
+    @property
+    def iou(self) -> float:
+        """|P n T| / |P u T|, from 0 to 1. Raises ZeroDivisionError when both masks are empty."""
+        return self.both / self.union
 
 
 def overlap(prediction: Mask, truth: Mask) -> Overlap:

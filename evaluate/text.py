@@ -46,8 +46,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def csv_of(rows: Sequence[Mapping[str, str | float | None]], header: Sequence[str] = ()) -> str:
+    """Rows of named values as a CSV table with the names of the first row as `header`, or with those given."""
+    header = header or tuple(rows[0])
+    return csv_text(header, [[row[name] for name in header] for row in rows])
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
-    """A CSV table: numbers with six decimals, None and NaN empty, text that starts like a formula behind a `'`."""
+    """A CSV table: counts as they are, other numbers with six decimals, None and NaN empty, text that starts like a
+    formula behind a `'`."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
@@ -58,6 +65,8 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]
 def _csv_cell(value: str | float | None) -> str:
     if isinstance(value, str):
         return f"'{printable(value)}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else printable(value)
+    if isinstance(value, int):
+        return str(value)
     return "" if value is None or math.isnan(value) else f"{value:.6f}"
 
 

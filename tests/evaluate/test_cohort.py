@@ -1,181 +1,124 @@
-"""Which prediction is scored against which truth; what has no partner is named, never dropped."""
+"""What the scores of many cases come to."""
+
+import dataclasses
+import math
 
 import pytest
 
-from evaluate.cohort import case_key, evaluate_pairs, pair_cases
-from preprocess.errors import InputError, ResourceError
+from evaluate.bootstrap import Interval
+from evaluate.cohort import BurdenError, CohortScore
+from evaluate.detection import Detection
+from tests.evaluate.lines import scored
+
+SMALL = scored("small", (4, 6, 7), (0, 1, 2))
+LARGE = scored("large", (80, 90, 110), (30, 40, 60))
+HEALTHY = scored("healthy", (5, 5, 5))
+FALSE = scored("false", (5, 6, 5), (0, 1, 0))
+LIVER_ONLY = scored("liver only", (0, 10, 10), (0, 9, 0), scores_tumor=False)
 
 
-@pytest.fixture
-def files(tmp_path):
-    """`files("out/a.nii.gz", ...)`: empty files below a temporary folder, which is returned."""
-
-    def make(*names):
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        return tmp_path
-
-    return make
-
-
-def pairs_in(root, predictions="out", truth="truth"):
-    pairs = pair_cases(root / predictions, root / truth)
-    return [(case, str(p.relative_to(root)), str(t.relative_to(root))) for case, p, t in pairs]
+def test_means_medians_and_pooled_dice():
+    cohort = CohortScore((SMALL, LARGE))
+    assert (cohort.n, cohort.n_patients, cohort.convention) == (2, 2, "lits")
+    liver = cohort.summary("liver", "dice")
+    assert (liver.n, liver.mean) == (2, liver.median) == (2, pytest.approx((8 / 13 + 0.8) / 2))
+    assert liver.interval == Interval(pytest.approx(8 / 13), pytest.approx(0.8))
+    assert cohort.summary("tumor", "dice").mean == pytest.approx(0.6 / 2)
+    assert cohort.global_dice("liver") == pytest.approx(2 * 84 / (96 + 117))
+    assert cohort.global_dice("tumor") == pytest.approx(2 * 30 / (41 + 62))
+    assert cohort.global_interval("liver") == Interval(pytest.approx(8 / 13), pytest.approx(0.8))
 
 
-def test_output_of_cascade_run_pairs_with_a_lits_folder_in_natural_order(files):
-    root = files(
-        "out/volume-10/segmentation.nii.gz",
-        "out/volume-2/segmentation.nii.gz",
-        "out/volume-2/report.json",
-        "out/run.json",
-        "truth/segmentation-2.nii.gz",
-        "truth/volume-2.nii.gz",
-        "truth/segmentation-10.nii",
-        "truth/volume-10.nii",
-    )
-    assert pairs_in(root) == [
-        ("volume-2", "out/volume-2/segmentation.nii.gz", "truth/segmentation-2.nii.gz"),
-        ("volume-10", "out/volume-10/segmentation.nii.gz", "truth/segmentation-10.nii"),
-    ]
+def test_an_odd_cohort_has_the_middle_value_as_median():
+    summary = CohortScore((SMALL, LARGE, HEALTHY)).summary("liver", "dice")
+    assert summary.median == pytest.approx(0.8)
+    assert summary.mean == pytest.approx((8 / 13 + 0.8 + 1) / 3)
 
 
-@pytest.mark.parametrize(
-    ("prediction", "truth", "case"),
-    [
-        ("volume-3.nii.gz", "segmentation-3.nii", "volume-3"),
-        ("segmentation-3.nii.gz", "segmentation-3.nii.gz", "volume-3"),
-        ("liver_7.nii.gz", "liver_7.nii.gz", "liver_7"),
-        ("liver_7_0000.nii.gz", "liver_7.nii.gz", "liver_7"),
-        ("liver_7_0000/segmentation.nii.gz", "liver_7.nii.gz", "liver_7"),
-        ("a.nrrd", "a/segmentation.nii.gz", "a"),
-        ("a/segmentation.nii.gz", "a/segmentation.mha", "a"),
-    ],
-)
-def test_layouts_pair(files, prediction, truth, case):
-    root = files(f"out/{prediction}", f"truth/{truth}")
-    assert pairs_in(root) == [(case, f"out/{prediction}", f"truth/{truth}")]
+def test_the_empty_rule_moves_the_mean_and_not_the_pooled_dice():
+    for convention, mean in (("lits", (0.6 + 1) / 2), ("nnunet", 0.6)):
+        cases = (
+            scored("large", (80, 90, 110), (30, 40, 60), convention=convention),
+            scored("healthy", (5, 5, 5), convention=convention),
+        )
+        cohort = CohortScore(cases)
+        assert cohort.summary("tumor", "dice").mean == pytest.approx(mean)
+        assert (cohort.n_tumor_free, cohort.global_dice("tumor")) == (1, 0.6)
 
 
-def test_hidden_files_and_other_files_are_no_cases(files):
-    root = files("out/a.nii.gz", "truth/a.nii.gz", "truth/._a.nii.gz", "truth/notes.txt", "truth/empty/notes.txt")
-    assert [case for case, *_ in pairs_in(root)] == ["a"]
+def test_the_pooled_dice_of_nothing_follows_the_convention():
+    assert CohortScore((HEALTHY,)).global_dice("tumor") == 1.0
+    assert CohortScore((scored("healthy", (5, 5, 5), convention="nnunet"),)).global_dice("tumor") is None
 
 
-def test_two_files_are_one_pair_whatever_their_names(files):
-    root = files("out/mine.nii.gz", "truth/label.nrrd")
-    assert pairs_in(root, "out/mine.nii.gz", "truth/label.nrrd") == [("mine", "out/mine.nii.gz", "truth/label.nrrd")]
+def test_a_distance_to_nothing_is_left_out_and_the_rest_counted():
+    summary = CohortScore((LARGE, FALSE)).summary("tumor", "assd")
+    assert (summary.n, summary.mean) == (1, LARGE.tumor.assd)
 
 
-def test_the_folder_of_one_case_is_its_mask(files):
-    root = files("out/volume-3/segmentation.nii.gz", "truth/segmentation-3.nii")
-    expected = [("volume-3", "out/volume-3/segmentation.nii.gz", "truth/segmentation-3.nii")]
-    assert pairs_in(root, "out/volume-3", "truth/segmentation-3.nii") == expected
-    assert pairs_in(root, "out/volume-3/segmentation.nii.gz", "truth/segmentation-3.nii") == expected
+def test_a_case_without_usable_tumours_counts_for_the_liver_only():
+    cohort = CohortScore((LARGE, LIVER_ONLY))
+    assert cohort.summary("liver", "dice").mean == pytest.approx((0.8 + 0) / 2)
+    assert cohort.summary("tumor", "dice").mean == cohort.global_dice("tumor") == 0.6
+    assert (len(cohort.tumor_cases), cohort.n_tumor_free) == (1, 0)
+    assert cohort.detection(0.0).counts.predicted == 1
+    assert cohort.burden_error().n == 1
 
 
-def test_unpaired_cases_of_both_sides_are_named(files):
-    root = files("out/a.nii", "out/b.nii", "out/d.nii", "truth/a.nii", "truth/c10.nii", "truth/c2.nii")
-    with pytest.raises(InputError, match="no prediction of c2, c10; no truth for b, d;"):
-        pairs_in(root)
+def test_no_usable_tumours_at_all_is_none_not_a_number():
+    cohort = CohortScore((LIVER_ONLY,))
+    assert cohort.summary("tumor", "dice").mean is None
+    assert (cohort.global_dice("tumor"), cohort.global_interval("tumor"), cohort.burden_error()) == (None, None, None)
+    assert cohort.false_lesions(cohort.cases) is None
 
 
-def test_a_truth_without_prediction_alone_is_an_error(files):
-    with pytest.raises(InputError, match="no prediction of b;"):
-        pairs_in(files("out/a.nii", "truth/a.nii", "truth/b.nii"))
+def test_lesions_of_all_cases_are_pooled():
+    cohort = CohortScore((SMALL, LARGE, HEALTHY, FALSE))
+    found = cohort.detection(0.0)
+    assert found.counts == Detection(truth=2, detected=1, predicted=3, correct=1)
+    assert found.recall == Interval(0.0, 1.0)
+    # 20 mm x 10 mm x 5 mm of 2 voxels is 1 mL, a sphere of 12.4 mm; 1 voxel 9.8 mm.
+    assert cohort.detection(0.0, "10-20").counts == Detection(truth=1, detected=0, predicted=0, correct=0)
+    assert cohort.detection(0.0, "<10").counts == Detection(truth=0, detected=0, predicted=2, correct=0)
 
 
-def test_a_prediction_without_truth_alone_is_an_error(files):
-    with pytest.raises(InputError, match="no truth for b;"):
-        pairs_in(files("out/a.nii", "out/b.nii", "truth/a.nii"))
+def test_false_lesions_a_case_and_on_livers_without_tumour():
+    cohort = CohortScore((SMALL, LARGE, HEALTHY, FALSE, LIVER_ONLY))
+    assert cohort.false_lesions(cohort.cases) == 2 / 4
+    assert cohort.false_lesions(cohort.tumor_free_cases) == 1 / 2
+    assert cohort.false_lesions(()) is None
 
 
-def test_an_image_beside_lits_labels_is_never_taken_for_a_truth(files):
-    root = files("out/volume-1.nii", "out/volume-2.nii", "truth/segmentation-1.nii", "truth/volume-2.nii")
-    with pytest.raises(InputError, match="no truth for volume-2;"):
-        pairs_in(root)
+def test_metrics_of_detected_pairs_are_averaged_over_pairs():
+    cohort = CohortScore((SMALL, LARGE))
+    assert cohort.pair_summaries(0.0)["dice"].mean == pytest.approx(0.6)
+    assert cohort.pair_summaries(0.0)["dice"].n == 1
+    assert cohort.pair_summaries(0.5)["dice"].n == 0  # the IoU is 3 / 7
+    assert cohort.pair_kinds() == {"single": 1, "split": 0, "merge": 0, "tangle": 0}
 
 
-def test_many_unpaired_cases_are_counted(files):
-    root = files("out/a.nii", "truth/a.nii", *(f"truth/b{i}.nii" for i in range(12)))
-    with pytest.raises(InputError, match="b8, b9 and 2 more;"):
-        pairs_in(root)
+def test_the_largest_burden_error_is_absolute():
+    # The scorer takes the maximum of signed differences: -0.25 and 0.1 give 0.1 there.
+    under, over = scored("under", (9, 9, 12), (0, 0, 3)), scored("over", (9, 10, 9), (0, 1, 0))
+    error = CohortScore((under, over)).burden_error()
+    expected = BurdenError(2, math.sqrt((0.25**2 + 0.1**2) / 2), 0.25, -0.075)
+    assert dataclasses.astuple(error) == pytest.approx(dataclasses.astuple(expected))
 
 
-@pytest.mark.parametrize("empty", ["out", "truth"])
-def test_a_folder_without_cases_is_refused(files, empty):
-    other = "truth" if empty == "out" else "out"
-    root = files(f"{other}/a.nii", f"{empty}/notes.txt")
-    with pytest.raises(InputError, match=f"{empty} holds no label file"):
-        pairs_in(root)
+def test_worst_cases_come_first_and_those_without_a_value_last():
+    cohort = CohortScore((HEALTHY, LARGE, LIVER_ONLY, SMALL))
+    assert [case.case for case in cohort.worst_first("tumor")] == ["small", "large", "healthy", "liver only"]
+    assert [case.case for case in cohort.worst_first("liver")] == ["liver only", "small", "large", "healthy"]
 
 
-def test_a_missing_path_is_refused(files):
-    with pytest.raises(InputError, match="truth does not exist"):
-        pairs_in(files("out/a.nii"))
+def test_two_scans_of_a_patient_are_one_patient():
+    cohort = CohortScore((dataclasses.replace(SMALL, patient="p"), dataclasses.replace(LARGE, patient="p")))
+    assert cohort.n_patients == 1
+    assert cohort.summary("liver", "dice").interval is None
 
 
-def test_a_file_against_a_folder_of_cases_is_refused(files):
-    with pytest.raises(InputError, match="one is a file, the other a folder"):
-        pairs_in(files("out/a.nii", "truth/a.nii"), "out/a.nii")
-
-
-def test_one_path_given_twice_is_refused(files):
-    root = files("out/a.nii")
-    (root / "truth").symlink_to(root / "out")
-    with pytest.raises(InputError, match="is both prediction and truth"):
-        pairs_in(root)
-
-
-@pytest.mark.parametrize("second", ["a.nrrd", "a/segmentation.nii.gz", "a_0000.nii"])
-def test_two_masks_of_one_case_are_refused(files, second):
-    with pytest.raises(InputError, match="two masks of one case"):
-        pairs_in(files("out/a.nii", f"out/{second}", "truth/a.nii"))
-
-
-def test_two_masks_in_one_case_folder_are_refused(files):
-    root = files("out/a/segmentation.nii", "out/a/segmentation.nii.gz", "truth/a.nii")
-    with pytest.raises(InputError, match=r"holds segmentation\.nii\.gz and segmentation\.nii;"):
-        pairs_in(root)
-
-
-def test_a_folder_that_may_not_be_read_is_no_traceback(files, monkeypatch):
-    def forbidden(folder):
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    root = files("out/a.nii", "truth/a.nii")
-    monkeypatch.setattr("pathlib.Path.iterdir", forbidden)
-    with pytest.raises(ResourceError, match=r"out cannot be read \(Permission denied\)"):
-        pairs_in(root)
-
-
-def test_case_keys():
-    names = ("segmentation-12", "volume-12", "liver_3_0000", "_0000", "segmentation-x", "segmentation")
-    expected = ["volume-12", "volume-12", "liver_3", "_0000", "segmentation-x", "segmentation"]
-    assert [case_key(name) for name in names] == expected
-
-
-def test_evaluate_pairs_reads_and_scores(tmp_path, write):
-    pairs = [
-        (
-            "a",
-            write(tmp_path / "p/a.nii.gz", {(0, 0, 0): 2, (1, 2, 3): 1}),
-            write(tmp_path / "t/a.nii", {(0, 0, 0): 2}),
-        ),
-        ("b", write(tmp_path / "p/b.nii.gz", {(0, 0, 0): 1}), write(tmp_path / "t/b.nrrd", {(0, 0, 0): 1})),
-    ]
-    cohort = evaluate_pairs(pairs, liver_only={"b"})
-    assert [(c.case, c.liver_dice, c.tumor_dice) for c in cohort.cases] == [("a", 2 / 3, 1.0), ("b", 1.0, None)]
-    assert cohort.cases[0].liver_ml == pytest.approx(0.010)
-
-
-def test_a_pair_that_is_not_at_one_place_is_named(tmp_path, write):
-    prediction, truth = write(tmp_path / "p.nii.gz", {}, shift_mm=7), write(tmp_path / "t.nii.gz", {})
-    with pytest.raises(InputError, match=r"case a: .* 7\.00 mm apart"):
-        evaluate_pairs([("a", prediction, truth)])
-
-
-def test_no_pair_is_refused():
-    with pytest.raises(InputError, match="no pair"):
-        evaluate_pairs([])
+def test_an_empty_cohort_and_two_conventions_are_refused():
+    with pytest.raises(ValueError, match="at least one case"):
+        CohortScore(())
+    with pytest.raises(ValueError, match="two conventions"):
+        CohortScore((SMALL, scored("a", (1, 1, 1), convention="nnunet")))

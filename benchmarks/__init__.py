@@ -1,0 +1,1 @@
+"""Scripts that measure, one a figure in the documentation: `python -m benchmarks.surface`. Not part of the package."""

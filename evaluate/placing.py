@@ -1,0 +1,39 @@
+"""Labels on another grid of the same space: for a truth that was drawn on other voxels than the prediction's."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from preprocess.geometry import Grid
+from preprocess.volume import TUMOR, LabelMap
+
+#: One half, less what the header of a file rounds an origin by.
+_HALF = 0.5 - 1e-4
+
+_UNITS = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+
+
+def placed_on(labels: LabelMap, grid: Grid) -> LabelMap:
+    """`labels` at the voxels of `grid`, wherever these lie: background outside the labels' own grid.
+
+    Each class >= k is interpolated linearly between voxel centres and kept where it reaches one half, so a tumour stays
+    inside its liver. A much coarser `grid` loses what is smaller than its voxels. Works slice by slice.
+    """
+    places = [np.array(labels.grid.index_at(grid.position_mm(at))) for at in ((0, 0, 0), *_UNITS)]
+    first, steps = places[0], [place - places[0] for place in places[1:]]
+    out = np.zeros(grid.shape, np.uint8)
+    for least in range(1, TUMOR + 1):
+        mask = (labels.array >= least).view(np.uint8)
+        for z, plane in enumerate(out):
+            share = ndimage.affine_transform(
+                mask,
+                np.stack(steps, axis=1),  # column i: what one step along axis i of `grid` is in the labels' voxels
+                offset=first + z * steps[0],
+                output_shape=(1, *plane.shape),
+                output=np.float32,
+                order=1,
+                mode="grid-constant",
+            )
+            plane += share[0] >= _HALF
+    return LabelMap(out, grid)
