@@ -228,7 +228,8 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
     Overlap and surface metrics of liver (label >= 1) and tumour (label 2), lesion detection and tumour burden, as in
     LiTS. PREDICTIONS and TRUTH are two files, or two folders whose files are paired by case; the output folder of
     `cascade run` is understood. Both must lie at one place in space, within 0.1 mm at every corner; orientations may
-    differ. Writes cases.csv, lesions.csv, summary.json, tables.md, tables.tex and, with --versus, versus.csv.
+    differ. Writes index.html to read, cases.csv, lesions.csv, summary.json, tables.md, tables.tex and, with --versus,
+    versus.csv.
 
     \b
     Example:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,9 @@ def _runner(liver: Path | None, tumor: Path | None, device: str, *, liver_only: 
 
 def _runners(livers: Sequence[Path], tumors: Sequence[Path], device: str) -> list[Any]:
     """A runner for each pair of models; the installed pair when none is given."""
-    if len(livers) > 1 and len(livers) != len(tumors):
+    if max(len(livers), len(tumors)) > 1 and len(livers) != len(tumors):
         raise UsageError(f"{len(livers)} --liver and {len(tumors)} --tumor models: give as many of one as of the other")
-    count = max(1, len(livers), len(tumors))
-    pairs = zip(list(livers) or [None] * count, list(tumors) or [None] * count, strict=False)
+    pairs = list(zip_longest(livers, tumors)) or [(None, None)]
     return [_runner(liver, tumor, device, liver_only=False) for liver, tumor in pairs]
 
 

@@ -9,6 +9,7 @@ from evaluate.columns import LESION_FIELDS, case_rows, difference_rows, lesion_r
 from evaluate.comparison import Comparison
 from evaluate.conventions import CONVENTIONS
 from evaluate.detection import IOU_ABOVE
+from evaluate.index_page import index_page
 from evaluate.paper_tables import paper_tables, with_interval
 from evaluate.scores import CaseScore
 from evaluate.summary import summary_of
@@ -21,9 +22,9 @@ _HEADER = ("case", "liver Dice", "tumour Dice", "liver mL", "true", "tumour mL",
 def write_scores(cohort: CohortScore, folder: Path, comparison: Comparison | None = None) -> None:
     """Write the scores to `folder`, which is made if missing; every file names the convention.
 
-    `cases.csv` (a line a case), `lesions.csv` (a line a lesion), `summary.json`, `tables.md` and `tables.tex`, and with
-    `comparison` `versus.csv` (differences, a line a case). A value that is not there is empty in CSV, null in JSON and
-    `-` in a table; no file ever holds NaN. docs/evaluate.md describes every column and key.
+    `index.html` to read, `cases.csv` (a line a case), `lesions.csv` (a line a lesion), `summary.json`, `tables.md` and
+    `tables.tex`, and with `comparison` `versus.csv` (differences, a line a case). A value that is not there is empty in
+    CSV, null in JSON and `-` in a table; no file ever holds NaN. docs/evaluate.md describes every column and key.
     Raises ResourceError when the folder or a file cannot be written.
     """
     make_folder(folder)
@@ -36,7 +37,10 @@ def write_scores(cohort: CohortScore, folder: Path, comparison: Comparison | Non
     tables = paper_tables(cohort, comparison)
     write_text(folder / "tables.md", "\n".join(table.markdown() for table in tables))
     write_text(folder / "tables.tex", "\n".join(table.latex() for table in tables))
-    write_json(folder / "summary.json", plain(summary_of(cohort, comparison)))
+    summary = plain(summary_of(cohort, comparison))
+    write_json(folder / "summary.json", summary)
+    pages = [case.case for case in cohort.cases if (folder / case.case / "index.html").is_file()]
+    write_text(folder / "index.html", index_page(summary["cases"], summary, pages))
 
 
 def screen_table(cohort: CohortScore, comparison: Comparison | None = None) -> str:

@@ -50,7 +50,7 @@ def rows_of(file):
 
 def test_files_of_a_cohort(cohort, capsys):
     assert evaluate(cohort, "first") == 0
-    files = {"cases.csv", "lesions.csv", "summary.json", "tables.md", "tables.tex"}
+    files = {"index.html", "cases.csv", "lesions.csv", "summary.json", "tables.md", "tables.tex"}
     assert {file.name for file in (cohort / "out").iterdir()} >= files
     assert not (cohort / "out" / "versus.csv").exists()
     assert "Convention lits" in capsys.readouterr().out

@@ -95,6 +95,17 @@ def test_summary_keeps_its_keys_and_values(tmp_path):
     assert "versus" not in summary
 
 
+def test_the_page_shows_the_cases_and_links_those_that_have_a_page_of_their_own(tmp_path):
+    (tmp_path / "volume-1").mkdir()
+    (tmp_path / "volume-1" / "index.html").write_text("")
+    write_scores(COHORT, tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "Convention lits" in page
+    assert all(title in page for title in ("Bland-Altman", "Lesions detected at IoU", "Dice by case", "0.786"))
+    assert 'href="volume-1/index.html"' in page
+    assert 'href="volume-2/index.html"' not in page
+
+
 def test_a_comparison_adds_its_differences(tmp_path):
     write_scores(COHORT, tmp_path, Comparison(COHORT, OTHER))
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
