@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from preprocess.errors import ResourceError
+from preprocess.text import csv_text, printable
+
+__all__ = ["aligned", "csv_text", "make_folder", "number", "plain", "printable"]
 
 
 def make_folder(folder: Path) -> None:
@@ -29,11 +30,6 @@ def number(value: float | None, decimals: int = 3, *, signed: bool = False) -> s
     return f"{value:{'+' if signed else ''}.{decimals}f}"
 
 
-def printable(text: str) -> str:
-    """`text` with control and undecodable characters as `?`: a file name must not break a table or a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as lines of aligned columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -44,21 +40,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         + "\n"
         for row in rows
     )
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
-    """A CSV table: numbers with six decimals, None and NaN empty, text that starts like a formula behind a `'`."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_csv_cell(value) for value in row] for row in rows)
-    return stream.getvalue()
-
-
-def _csv_cell(value: str | float | None) -> str:
-    if isinstance(value, str):
-        return f"'{printable(value)}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else printable(value)
-    return "" if value is None or math.isnan(value) else f"{value:.6f}"
 
 
 def plain(value: Any) -> Any:

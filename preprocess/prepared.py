@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.cases import Case
+from preprocess.cases import Case, label_files
 from preprocess.components import components
 from preprocess.errors import CascadeError, InputError, ResourceError
 from preprocess.files import write_atomic, write_json
 from preprocess.geometry import Box, Grid, Triple, triple
 from preprocess.io import read_scan
-from preprocess.layouts import label_files, read_label
+from preprocess.layouts import read_label
 from preprocess.preparation import Preparation, SpacingPlan
 from preprocess.resample import resample_labels
 from preprocess.volume import LabelMap, Volume

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from preprocess.case_checks import Listing
 from preprocess.cases import LABEL_SOURCES, Case
 from preprocess.errors import InputError
 from preprocess.folders import label_at
@@ -19,14 +20,15 @@ from preprocess.folders import label_at
 _REQUIRED = ("case", "image", "label")
 
 
-def read_table(table: Path) -> list[Case]:
+def read_table(table: Path) -> Listing:
     """The cases of a CSV table, one a line.
 
     Columns: case, image, label (paths relative to the table; an empty label is an unlabelled case), and optionally
     patient, liver_label, tumor_label (expert, automatic or none). Other columns are ignored.
-    Raises InputError naming the line for a missing column, a missing file, or a value outside those.
+    A line with a missing file or a value outside those is a fault of the listing, which names the line.
+    Raises InputError for a missing column and a file that is no CSV table.
     """
-    cases = []
+    listing = Listing()
     try:
         # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
         with table.open(encoding="utf-8-sig", newline="") as stream:
@@ -35,10 +37,13 @@ def read_table(table: Path) -> list[Case]:
             if missing:
                 raise InputError(f"{table} has no column {', '.join(missing)}; it needs a comma-separated header line")
             for row in rows:
-                cases.append(_case(row, table.parent, f"{table}, line {rows.line_num}"))
+                try:
+                    listing.cases.append(_case(row, table.parent, f"{table}, line {rows.line_num}"))
+                except InputError as error:
+                    listing.faults.append(str(error))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table} cannot be read as a CSV table in UTF-8: {error}") from error
-    return cases
+    return listing
 
 
 def _case(row: dict[str | Any, Any], folder: Path, where: str) -> Case:
