@@ -87,6 +87,7 @@ def cascade() -> None:
     With a trained pair of models:
       cascade run case.nii.gz -o results --liver liver/best.safetensors --tumor tumor/best.safetensors
     From a labelled dataset to one:
+      cascade check dataset
       cascade prepare dataset -o data
       cascade train-liver data -o liver
       cascade train-tumor data -o tumor
@@ -103,6 +104,26 @@ def _model_options(command: _Command) -> _Command:
     liver = click.option("--liver", type=_EXISTING, help="Model file of stage 1.")
     tumor = click.option("--tumor", type=_EXISTING, help="Model file of stage 2.")
     return liver(tumor(command))
+
+
+@cascade.command()
+@click.argument("source", type=_EXISTING)
+@click.option("-o", "--output", type=_PATH, help="Folder to write check.csv into, one row a case.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
+def check(source: Path, output: Path | None, jobs: int | None) -> None:
+    """Look for what is wrong with a dataset.
+
+    SOURCE is a dataset as for `cascade prepare`. Every case is read: damaged files, image and label that do not
+    fit, wrong label values, one scan or patient under two names, livers and tumours where none can be, and the known
+    faults of LiTS. No file is changed. Exit code 3 when there is an error, 0 when there are only warnings.
+
+    \b
+    Example:
+      cascade check lits -o checked
+    """
+    from cascade.commands import check as work
+
+    work(source, output, jobs or os.cpu_count() or 1)
 
 
 @cascade.command()

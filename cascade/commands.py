@@ -17,6 +17,29 @@ from preprocess.files import write_json, write_text
 tune_allocator()  # before torch, which the modules below import
 
 
+def check(source: Path, output: Path | None, jobs: int) -> None:
+    """`cascade check`."""
+    from evaluate.text import make_folder
+    from preprocess.doctor import check_csv, check_dataset, check_text
+    from preprocess.findings import listed
+
+    if output is not None:
+        make_folder(output)  # before the work, not after it
+    with click.progressbar(length=1, label="check") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        checkup = check_dataset(source, jobs, show)
+    click.echo(check_text(checkup))
+    if output is not None:
+        write_text(output / "check.csv", check_csv(checkup))
+        click.echo(f"one row a case: {output / 'check.csv'}")
+    if checkup.failed:
+        raise InputError(f"{source}: errors in {listed(checkup.failed)}; the lines above say what to do")
+
+
 def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: int) -> None:
     """`cascade prepare`."""
     from cascade.locks import locked

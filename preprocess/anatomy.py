@@ -7,6 +7,7 @@ liver's label; works on a coarse copy, in a second.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ def misplaced(volume: Volume, labels: LabelMap) -> Iterator[str]:
         yield f"the lungs' air is below the liver ({below / 100:.0f} cm2 a slice) and not above ({above / 100:.0f} cm2)"
 
 
-def _body(hu: NDArray[np.generic]) -> NDArray[np.bool_]:
+def _body(hu: NDArray[Any]) -> NDArray[np.bool_]:
     """The largest body of tissue with the air inside it, filled slice by slice; without table and clothes."""
     body = largest(np.asarray(ndimage.binary_opening(hu > _AIR_HU)))
     return np.stack([ndimage.binary_fill_holes(plane) for plane in body])

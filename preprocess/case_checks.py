@@ -90,8 +90,8 @@ def name_findings(cases: Sequence[Case], source: Path) -> Iterator[Finding]:
     unsafe = [case.name for case in cases if case.name in (".", "..") or set(case.name) & set("/\\\0")]
     if unsafe:
         # The name of a case becomes the name of its result.
-        names = listed([repr(name) for name in unsafe])
-        yield error(f"{source} has case names that are no file names: {names}; rename them", *unsafe)
+        shown = listed([repr(name) for name in unsafe])
+        yield error(f"{source} has case names that are no file names: {shown}; rename them", *unsafe)
     known: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         known[public_patient(case.name)].append(case)
@@ -121,3 +121,13 @@ def scan_findings(cases: Sequence[Case]) -> Iterator[Finding]:
             if not a.image.is_file() or filecmp.cmp(a.image, b.image, shallow=False):
                 names = (a.name, b.name)
                 yield error(f"cases {a.name} and {b.name} are one scan ({a.image}, {b.image}); keep one", *names)
+
+
+def repeated_scans(contents: Mapping[str, str]) -> Iterator[Finding]:
+    """Cases whose images hold the same voxels, in whatever files; `contents` is the content id of each case by name."""
+    names_of: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(contents, key=natural_key):
+        names_of[contents[name]].append(name)
+    for names in names_of.values():
+        if len(names) > 1:
+            yield error(f"cases {listed(names)} hold the same voxels: one scan under several names; keep one", *names)

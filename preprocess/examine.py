@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from preprocess.findings import Finding, error, warning
 from preprocess.geometry import Box, Grid, Index, Triple
 from preprocess.io import Scan, read_scan
 from preprocess.layouts import read_label
-from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
+from preprocess.volume import LIVER, TUMOR, LabelMap, Volume, content_id
 
 #: LiTS volumes that were published without tumour.
 TUMOR_FREE_LITS = frozenset((32, 34, 38, 41, 47, 87, 89, 91, 105, 106, 114, 115, 119))
@@ -64,14 +65,6 @@ class Examination:
     findings: tuple[Finding, ...]
 
 
-def content_id(volume: Volume | LabelMap) -> str:
-    """16 hex digits that identify the voxel values and the shape of an image in canonical orientation."""
-    digest = hashlib.sha256(repr(volume.array.shape).encode())
-    for slab in volume.array:
-        digest.update(np.ascontiguousarray(slab, np.float32).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def values_id(volume: Volume) -> str:
     """16 hex digits that identify how often each whole HU occurs: the same however the image is turned or mirrored."""
     low = float(volume.array.min())
@@ -83,9 +76,13 @@ def values_id(volume: Volume) -> str:
 
 
 def examine(case: Case) -> Examination:
-    """Reads and measures a labelled case. Raises InputError where its image or label cannot be used, and says why."""
+    """Reads and measures a case. Raises InputError where its image or label cannot be used, and says why.
+
+    A case without label is all background.
+    """
     scan = read_scan(case.image)
-    volume, labels = scan.volume, read_label(case, scan.volume.grid)
+    volume, grid = scan.volume, scan.volume.grid
+    labels = read_label(case, grid) if case.label else LabelMap(np.zeros(grid.shape, np.uint8), grid)
     hu = (float(volume.array.min()), float(volume.array.max()))
     box = Box.around(labels.array)
     liver_hu, odd_share = _liver_hu(volume, labels)
@@ -94,8 +91,8 @@ def examine(case: Case) -> Examination:
         content=content_id(volume),
         values=values_id(volume),
         mask=content_id(labels) if box else "",
-        shape=volume.grid.shape,
-        spacing_mm=volume.grid.spacing_mm,
+        shape=grid.shape,
+        spacing_mm=grid.spacing_mm,
         hu=hu,
         clipped=_is_clipped(volume, hu),
         liver_ml=round(labels.ml(LIVER), 3),
@@ -103,7 +100,7 @@ def examine(case: Case) -> Examination:
         lesions=lesions if case.scores_tumor else 0,
         liver_hu=liver_hu,
         odd_share=odd_share,
-        context=box is not None and box.start[0] > 0 and box.stop[0] < volume.grid.shape[0],
+        context=box is not None and box.start[0] > 0 and box.stop[0] < grid.shape[0],
         findings=(),
     )
     found = [warning(text, case.name) for text in (*scan.warnings, *_image_oddities(case, scan))]
@@ -112,14 +109,10 @@ def examine(case: Case) -> Examination:
     if box is not None:
         found += [warning(text, case.name) for text in _stray_parts(labels, box)]
         found += [warning(_FLIPPED.format(text), case.name) for text in misplaced(volume, labels)]
-    return _with(seen, found)
+    return replace(seen, findings=tuple(found))
 
 
 _FLIPPED = "{}: a flipped direction in the header, or situs inversus? Compare with the original series"
-
-
-def _with(seen: Examination, found: list[Finding]) -> Examination:
-    return Examination(**{**vars(seen), "findings": tuple(found)})
 
 
 def _is_clipped(volume: Volume, hu: tuple[float, float]) -> bool:
@@ -130,7 +123,7 @@ def _is_clipped(volume: Volume, hu: tuple[float, float]) -> bool:
 
 def _liver_hu(volume: Volume, labels: LabelMap) -> tuple[float | None, float | None]:
     """Median HU of the liver without tumours, and the share of its voxels that no liver has."""
-    hu: NDArray[np.generic] = volume.array[labels.array == LIVER]
+    hu: NDArray[Any] = volume.array[labels.array == LIVER]
     if not hu.size:
         return None, None
     low, high = LIVER_HU
@@ -162,9 +155,11 @@ def _is_identity(native: Grid) -> bool:
 
 
 def _label_oddities(case: Case, seen: Examination) -> Iterator[str]:
+    if case.label is None or case.liver_label == "none":
+        return
     low, high = LIVER_ML
     if not seen.liver_ml:
-        yield "the label holds no liver; if there is one in the scan, set liver_label = none or leave the case out"
+        yield "the label holds no liver; if the scan shows one, set liver_label = none or leave the case out"
         return
     if not low <= seen.liver_ml <= high:
         yield f"a liver of {seen.liver_ml:.4g} mL is outside {low:g} to {high:g} mL; are label and spacing right?"
@@ -183,7 +178,7 @@ def _label_oddities(case: Case, seen: Examination) -> Iterator[str]:
 
 
 def _fit(case: Case, seen: Examination) -> list[Finding]:
-    """Does the label lie on a liver? That of another case does not, though shapes may agree (volume-N with label N+1)."""
+    """Does the label lie on a liver? That of another case (volume-N with segmentation-N+1) does not."""
     if seen.odd_share is None or seen.odd_share <= ODD_SHARE:
         return []
     text = (
