@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from preprocess.cases import Case, label_files, natural_key, public_patient
+from preprocess.cases import Case, label_files, lits_number, natural_key, public_patient
 from preprocess.errors import InputError, UsageError
 from preprocess.findings import Finding, error, listed
 
@@ -83,7 +83,7 @@ def _raise_first(findings: Iterable[Finding]) -> None:
 
 
 def name_findings(cases: Sequence[Case], source: Path) -> Iterator[Finding]:
-    """Names given twice, names that are no file names, and one published patient under several patient names."""
+    """What the names alone show: given twice, unfit as file names, files or patients of published cases mixed up."""
     repeated = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
     if repeated:
         yield error(f"{source} has more than one case named {listed(repeated)}; give each its own name", *repeated)
@@ -92,6 +92,21 @@ def name_findings(cases: Sequence[Case], source: Path) -> Iterator[Finding]:
         # The name of a case becomes the name of its result.
         shown = listed([repr(name) for name in unsafe])
         yield error(f"{source} has case names that are no file names: {shown}; rename them", *unsafe)
+    yield from _mispaired(cases)
+    yield from _split_patients(cases)
+
+
+def _mispaired(cases: Sequence[Case]) -> Iterator[Finding]:
+    """Image and label that are named after two cases of LiTS (volume-27 with segmentation-28)."""
+    for case in cases:
+        pair = (case.image, *label_files(case)[:1])
+        if len({number for path in pair if (number := lits_number(_stem(path))) is not None}) > 1:
+            image, label = (path.name for path in pair)
+            yield error(f"case {case.name}: {image} and {label} are two cases of LiTS; pair files of one", case.name)
+
+
+def _split_patients(cases: Sequence[Case]) -> Iterator[Finding]:
+    """One published patient under several names of patients, which would let a split tear it apart."""
     known: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         known[public_patient(case.name)].append(case)
@@ -103,6 +118,10 @@ def name_findings(cases: Sequence[Case], source: Path) -> Iterator[Finding]:
                 "several in the column patient; give them one, or rename those that are of another dataset",
                 *names,
             )
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".nii")[0]
 
 
 def scan_findings(cases: Sequence[Case]) -> Iterator[Finding]:

@@ -155,7 +155,12 @@ def _summary(checkup: Checkup) -> str:
     }
     parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     levels = [finding.severity for finding in checkup.findings]
+    patients = {case.patient for case in cases}
     return (
-        f"{len(cases)} cases of {len({case.patient for case in cases})} patients ({parts}): "
-        f"{levels.count('error')} errors, {levels.count('warning')} warnings"
+        f"{_counted(len(cases), 'case')} of {_counted(len(patients), 'patient')}{f' ({parts})' if parts else ''}: "
+        f"{_counted(levels.count('error'), 'error')}, {_counted(levels.count('warning'), 'warning')}"
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -12,11 +12,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from preprocess.case_checks import Listing, check_cases
 from preprocess.cases import Case, DicomMasks, Label, LabelFile, PngMasks, natural_key
 from preprocess.errors import InputError, ResourceError, UsageError
 from preprocess.folders import entries, ircadb_masks, unnested
-from preprocess.geometry import Grid
+from preprocess.geometry import Grid, Triple
 from preprocess.io import read_labels
 from preprocess.masks import read_dicom_masks, read_png_masks
 from preprocess.tables import read_dataset_json, read_table
@@ -84,10 +86,23 @@ def read_label(case: Case, grid: Grid) -> LabelMap:
     off_mm = labels.grid.mismatch_mm(grid)
     if off_mm > LABEL_TOLERANCE_MM:
         raise InputError(
-            f"case {case.name}: the label lies {off_mm:.3g} mm off the image (allowed: {LABEL_TOLERANCE_MM} mm); "
-            "use image and label of one source (LiTS and MSD Task03 headers differ)"
+            f"case {case.name}: the label lies {off_mm:.3g} mm off the image (allowed: {LABEL_TOLERANCE_MM} mm), "
+            f"{_difference(labels.grid, grid)}; use image and label of one source (LiTS and MSD Task03 headers differ)"
         )
     return LabelMap(labels.array, grid)
+
+
+def _difference(label: Grid, image: Grid) -> str:
+    """The first part of two headers that differs, with both values."""
+    if not np.allclose(label.spacing_mm, image.spacing_mm, atol=1e-5):
+        return f"spacing {_numbers(label.spacing_mm)} against {_numbers(image.spacing_mm)} mm (z, y, x)"
+    if not np.allclose(label.axes, image.axes, atol=1e-6):
+        return "turned against it"
+    return f"position {_numbers(label.origin_mm)} against {_numbers(image.origin_mm)} mm (x, y, z)"
+
+
+def _numbers(values: Triple) -> str:
+    return "(" + ", ".join(f"{value:.7g}" for value in values) + ")"
 
 
 def _read(label: Label, image: Path) -> LabelMap:
