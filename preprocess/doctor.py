@@ -44,19 +44,22 @@ def check_dataset(source: Path, jobs: int, report: Callable[[int, int], None]) -
         raise UsageError(f"{source} holds no case; add cases or give another dataset")
     cases = listing.cases
     found = [*listing.findings(), *name_findings(cases, source), *scan_findings(cases)]
-    seen: list[Examination | None] = [None] * len(cases)
-    for done, (number, result) in enumerate(outcomes(examine, [(case,) for case in cases], jobs), 1):
-        report(done, len(cases))
-        name = cases[number].name
-        if isinstance(result, CascadeError):
-            found.append(error(str(result).removeprefix(f"case {name}: "), name))
+    results: dict[int, Examination | CascadeError] = {}
+    for number, result in outcomes(examine, [(case,) for case in cases], jobs):
+        results[number] = result
+        report(len(results), len(cases))
+    readable: dict[str, Examination] = {}
+    for number, case in enumerate(cases):
+        outcome = results[number]
+        if isinstance(outcome, CascadeError):
+            found.append(error(str(outcome).removeprefix(f"case {case.name}: "), case.name))
         else:
-            seen[number] = result
-    found += [finding for examination in seen if examination for finding in examination.findings]
-    readable = {case.name: row for case, row in zip(cases, seen, strict=True) if row}
+            readable[case.name] = outcome
+            found += outcome.findings
     found += _twins(readable, {finding.cases for finding in found})
     found += _whole(cases, readable)
-    return Checkup(tuple(cases), tuple(seen), tuple(found))
+    seen = (results[number] for number in range(len(cases)))
+    return Checkup(tuple(cases), tuple(s if isinstance(s, Examination) else None for s in seen), tuple(found))
 
 
 def _twins(seen: Mapping[str, Examination], known: set[tuple[str, ...]]) -> Iterator[Finding]:

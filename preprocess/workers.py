@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
@@ -19,6 +20,8 @@ def pool(jobs: int) -> Executor:
 
 
 def _end_with_parent() -> None:
+    # Ctrl-C reaches every process of a terminal; only the parent has something to say to it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
