@@ -13,6 +13,7 @@ import click
 
 from cascade import __version__
 from preprocess.errors import CascadeError
+from preprocess.text import printable
 
 _EXISTING = click.Path(exists=True, path_type=Path)
 _PATH = click.Path(path_type=Path)
@@ -47,7 +48,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo("cascade: " + " ".join(message.split()), err=True)
+    click.echo("cascade: " + printable(" ".join(message.split())), err=True)
     return code
 
 
