@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import itertools
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ from typing import TypeVar
 from preprocess.cases import Case, label_files, lits_number, natural_key, public_patient
 from preprocess.errors import InputError, UsageError
 from preprocess.findings import Finding, error, listed
+from preprocess.folders import is_there
+
+#: Most that file systems take as one name.
+_NAME_BYTES = 255
 
 Key = TypeVar("Key")
 
@@ -69,7 +74,7 @@ def check_cases(cases: Sequence[Case], source: Path) -> None:
     if not cases:
         raise UsageError(f"{source} holds no case; add cases or give another dataset")
     _raise_first(name_findings(cases, source))
-    missing = [path for case in cases for path in (case.image, *label_files(case)) if not path.exists()]
+    missing = [path for case in cases for path in (case.image, *label_files(case)) if not is_there(path)]
     if missing:
         raise InputError(f"{source} names files that are missing or broken links: {listed(missing)}; restore them")
     if all(case.label is None for case in cases):
@@ -87,13 +92,17 @@ def name_findings(cases: Sequence[Case], source: Path) -> Iterator[Finding]:
     repeated = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
     if repeated:
         yield error(f"{source} has more than one case named {listed(repeated)}; give each its own name", *repeated)
-    unsafe = [case.name for case in cases if case.name in (".", "..") or set(case.name) & set("/\\\0")]
+    # The name of a case becomes the name of its result.
+    unsafe = [case.name for case in cases if not _names_a_file(case.name)]
     if unsafe:
-        # The name of a case becomes the name of its result.
         shown = listed([repr(name) for name in unsafe])
         yield error(f"{source} has case names that are no file names: {shown}; rename them", *unsafe)
     yield from _mispaired(cases)
     yield from _split_patients(cases)
+
+
+def _names_a_file(name: str) -> bool:
+    return name not in (".", "..") and not set(name) & set("/\\\0") and len(os.fsencode(name)) <= _NAME_BYTES
 
 
 def _mispaired(cases: Sequence[Case]) -> Iterator[Finding]:
@@ -131,7 +140,7 @@ def scan_findings(cases: Sequence[Case]) -> Iterator[Finding]:
     """
     alike: dict[tuple[int, int], list[Case]] = defaultdict(list)
     for case in sorted(cases, key=lambda case: natural_key(case.name)):
-        if case.image.exists():
+        if is_there(case.image):
             stat = case.image.stat()
             # A folder is only the same scan when it is the same folder.
             alike[(0, stat.st_size) if case.image.is_file() else (stat.st_dev, stat.st_ino)].append(case)

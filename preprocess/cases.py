@@ -125,10 +125,11 @@ def public_patient(name: str) -> str:
     return "lits-0" if number == 1 else f"lits-{number}"
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
+def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """A sort key that puts volume-2 before volume-10; the name itself breaks the tie of `a1` and `a01`."""
     parts = re.split("([0-9]+)", name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+    # Not int(): that refuses a name of thousands of digits.
+    return [(len(digits := part.lstrip("0")), digits) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def folds(cases: Sequence[Case], count: int, weights: Mapping[str, float] | None = None) -> list[list[str]]:

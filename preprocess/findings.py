@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from preprocess.text import short
+
 _LISTED = 10
 
 
@@ -39,4 +41,4 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 def listed(items: Sequence[object]) -> str:
     """The first ten items in one line, and how many more there are."""
     more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
-    return ", ".join(str(item) for item in items[:_LISTED]) + more
+    return ", ".join(map(short, items[:_LISTED])) + more

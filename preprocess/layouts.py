@@ -17,11 +17,12 @@ import numpy as np
 from preprocess.case_checks import Listing, check_cases
 from preprocess.cases import Case, DicomMasks, Label, LabelFile, PngMasks, natural_key
 from preprocess.errors import InputError, ResourceError, UsageError
-from preprocess.folders import entries, ircadb_masks, unnested
+from preprocess.folders import entries, ircadb_masks, is_there, unnested
 from preprocess.geometry import Grid, Triple
 from preprocess.io import read_labels
 from preprocess.masks import read_dicom_masks, read_png_masks
 from preprocess.tables import read_dataset_json, read_table
+from preprocess.text import short
 from preprocess.volume import LabelMap
 
 #: Most that a corner of a label may be off that of its image. Headers hold float32: positions of a person's scan are
@@ -181,14 +182,14 @@ def _stem(path: Path) -> str:
 def _listed_stem(path: Path) -> str:
     stem = _stem(path)
     if not stem:
-        raise InputError(f"dataset.json lists {path}, which ends in none of {', '.join(_ENDINGS)}; convert it")
+        raise InputError(f"dataset.json lists {short(path)}, which ends in none of {', '.join(_ENDINGS)}; convert it")
     return stem
 
 
 def _listed_image(path: Path) -> Path:
     """The image file that `dataset.json` means: nnU-Net 1 lists liver_0.nii.gz for the file liver_0_0000.nii.gz."""
     stem = _listed_stem(path)
-    return path if path.exists() else path.with_name(f"{stem}_0000{path.name[len(stem) :]}")
+    return path if is_there(path) else path.with_name(f"{stem}_0000{path.name[len(stem) :]}")
 
 
 def _case_of(stem: str, labels: dict[str, Path]) -> str:

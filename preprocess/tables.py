@@ -15,7 +15,8 @@ from typing import Any
 from preprocess.case_checks import Listing
 from preprocess.cases import LABEL_SOURCES, Case
 from preprocess.errors import InputError
-from preprocess.folders import label_at
+from preprocess.folders import is_there, label_at
+from preprocess.text import short
 
 _REQUIRED = ("case", "image", "label")
 
@@ -52,12 +53,12 @@ def _case(row: dict[str | Any, Any], folder: Path, where: str) -> Case:
     cell = {column: value.strip() for column, value in row.items()}
     for column in ("liver_label", "tumor_label"):
         if (cell.get(column) or "expert") not in LABEL_SOURCES:
-            raise InputError(f"{where}: {column} is {cell[column]!r}; use one of {', '.join(LABEL_SOURCES)}")
+            raise InputError(f"{where}: {column} is {short(repr(cell[column]))}; use one of {', '.join(LABEL_SOURCES)}")
     if not cell["case"] or not cell["image"]:
         raise InputError(f"{where} has an empty case or image; name both")
     for column in ("image", "label"):
-        if cell[column] and not (folder / cell[column]).exists():
-            raise InputError(f"{where}: {column} {folder / cell[column]} is missing; correct the path")
+        if cell[column] and not is_there(folder / cell[column]):
+            raise InputError(f"{where}: {column} {short(folder / cell[column])} is missing; correct the path")
     return Case(
         name=cell["case"],
         image=folder / cell["image"],
@@ -101,15 +102,17 @@ def read_dataset_json(folder: Path) -> DatasetJson:
 def _inside(folder: Path, text: object, file: Path) -> Path:
     """`folder` / `text`, checked to stay within `folder` as written and with all links followed."""
     if not isinstance(text, str) or not text:
-        raise InputError(f"{file}: the path {text!r} is no text; name a file inside {folder}")
+        raise InputError(f"{file}: the path {short(repr(text))} is no text; name a file inside {folder}")
     outside = any(path.anchor or ".." in path.parts for path in (PurePosixPath(text), PureWindowsPath(text)))
     path = folder / text
     try:
         outside = outside or not path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{file}: the path {text!r} cannot be followed (a loop of links?); correct it") from error
+        raise InputError(
+            f"{file}: the path {short(repr(text))} cannot be followed (a loop of links?); correct it"
+        ) from error
     if outside:
-        raise InputError(f"{file}: the path {text!r} leads out of {folder}; put the files inside it")
+        raise InputError(f"{file}: the path {short(repr(text))} leads out of {folder}; put the files inside it")
     return path
 
 

@@ -16,6 +16,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
+def short(thing: object, most: int = 300) -> str:
+    """`thing` as text of one line and at most `most` characters, for an error."""
+    text = printable(str(thing))
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
     """A CSV table: numbers with six decimals, None and NaN empty, text that starts like a formula behind a `'`."""
     stream = io.StringIO()
