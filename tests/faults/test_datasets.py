@@ -269,7 +269,10 @@ def msd(folder):
     return folder
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd.nii", "../out/a.nii", "imagesTr/../../out/a.nii", "imagesTr/link.nii"])
+OUTSIDE = ["/etc/a.nii", "../out/a.nii", "imagesTr/../../out/a.nii", "imagesTr/../imagesTr/a.nii", r"C:\a.nii"]
+
+
+@pytest.mark.parametrize("path", [*OUTSIDE, "imagesTr/link.nii"])
 def test_row_89_paths_that_lead_out(cascade, tmp_path, path):
     root = msd(tmp_path / "set")
     write(tmp_path / "out/a.nii", scene()[0])
@@ -296,12 +299,13 @@ def test_row_90_loop_of_links(cascade, tmp_path):
 
 
 def test_row_91_hidden_files(accepted, tmp_path):
-    lits(tmp_path / "lits", 2, 3)
-    for name in ("._volume-2.nii", "._segmentation-2.nii", ".volume-4.nii", ".DS_Store"):
-        (tmp_path / "lits" / name).write_bytes(b"\0\5\26\7 no image")
-    out, dataset = accepted(tmp_path / "lits")
-    assert [case.name for case in dataset.cases] == ["volume-2", "volume-3"]
-    assert "2 cases" in out
+    """What macOS leaves beside every file on a foreign disk, and what a copy that was stopped leaves."""
+    root = msd(tmp_path / "set")
+    for name in ("imagesTr/._a.nii", "labelsTr/._a.nii", "imagesTr/._c.nii", "imagesTr/.d.nii", "labelsTr/.DS_Store"):
+        (root / name).write_bytes(b"\0\5\26\7 no image")
+    out, dataset = accepted(root)
+    assert [case.name for case in dataset.cases] == ["a", "b"]
+    assert "2 cases of 2 patients" in out
 
 
 ODD_NAMES = [

@@ -33,6 +33,10 @@ def test_natural_order():
     assert sorted(names, key=natural_key) == ["9", "v-02", "v-2", "v-10", "w"]
 
 
+def test_a_name_of_thousands_of_digits_has_its_place():
+    assert sorted(["a" + "9" * 5000, "a10", "b"], key=natural_key) == ["a10", "a" + "9" * 5000, "b"]
+
+
 def test_heaviest_patients_are_dealt_in_snake_order():
     cases = [case(name) for name in "abcdef"]
     weights = {"a": 1.0, "b": 6.0, "c": 3.0, "d": 5.0, "e": 2.0, "f": 4.0}

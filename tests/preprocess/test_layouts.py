@@ -329,7 +329,10 @@ def test_csv_table(tmp_path):
         ("..,b.nii,l.nii", "case names that are no file names"),
         ("b\0,b.nii,l.nii", "CSV table|no file names"),
         ('b,b.nii,"l.nii', "cannot be read as a CSV table"),
-        ("b," + "n" * 300 + ",l.nii", "cannot be read as a CSV table|is missing"),
+        ("b," + "n" * 300 + ",l.nii", r"line 3: image .*\.\.\. is missing"),
+        ("b," + "n" * 5000 + ",l.nii", r"line 3: image .*\.\.\. is missing"),
+        ("n" * 256 + ",b.nii,l.nii", "case names that are no file names: 'nnn"),
+        ("1" * 5000 + ",b.nii,l.nii", "case names that are no file names: '111"),
     ],
 )
 def test_broken_csv_line(tmp_path, line, message):
