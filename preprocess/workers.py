@@ -64,6 +64,10 @@ def _in_pool(work: Callable[..., Any], tasks: dict[int, tuple[Any, ...]], jobs: 
             if error is not None and not isinstance(error, CascadeError | BrokenProcessPool):
                 raise error
             yield futures[future], future.result() if error is None else error
+    except BaseException:
+        # Ctrl-C: a case may take minutes.
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     finally:
-        # Not the exit of `with`: that would first do what still waits, even after Ctrl-C.
         executor.shutdown(cancel_futures=True)

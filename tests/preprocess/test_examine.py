@@ -1,11 +1,14 @@
 """What a close look at one case finds; each finding on a scene that lacks it but for one change."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from preprocess.cases import Case, LabelFile
 from preprocess.examine import examine, values_id
 from preprocess.geometry import Grid
+from preprocess.io import read_labels, read_scan, write_image
 from preprocess.volume import LabelMap, Volume, content_id
 from tests.made_dataset import write
 
@@ -69,6 +72,27 @@ def test_a_label_that_does_not_lie_on_a_liver(look, planes, level):
     assert [finding.severity for finding in seen.findings] == ([level] if level else [])
     if planes == 4:
         assert texts(seen)[0].startswith("19.5% of the liver's label lie on air, fat or bone (outside -70 to 230 HU")
+
+
+@pytest.fixture
+def lits():
+    folder = Path(__file__).resolve().parents[2].parent / "shared/data/lits"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data")
+    return folder
+
+
+def test_a_real_label_lies_on_its_liver_and_the_next_one_does_not(lits, tmp_path):
+    """The off-by-one hold-out: volume-1 with segmentation-2, cut so that the shapes agree."""
+    own = examine(Case("volume-1", lits / "volume-1.nii.gz", LabelFile(lits / "segmentation-1.nii.gz")))
+    assert own.odd_share < 0.001
+    assert [finding.severity for finding in own.findings] == ["warning"]  # cut in z
+    scan = read_scan(lits / "volume-1.nii.gz").volume
+    other = read_labels(lits / "segmentation-2.nii.gz").array[40 : 40 + len(scan.array)]
+    write_image(tmp_path / "label.nii.gz", LabelMap(other, scan.grid))
+    wrong = examine(Case("a", lits / "volume-1.nii.gz", LabelFile(tmp_path / "label.nii.gz")))
+    assert wrong.odd_share > 0.1
+    assert "error" in [finding.severity for finding in wrong.findings]
 
 
 def test_hu_that_were_never_rescaled(look):

@@ -1,5 +1,7 @@
 """Work in processes that may die. `exec` and `eval` are the work, because a fresh process must be able to import it."""
 
+import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -60,6 +62,20 @@ if __name__ == "__main__":
         parent.wait()
     child = Path("/proc") / (tmp_path / "pid").read_text()
     _until(lambda: not child.exists() or "zombie" in (child / "status").read_text())
+
+
+def test_an_interrupt_does_not_wait_for_the_case_at_hand():
+    """A worker that would sleep for ten minutes is gone when the error is out."""
+    tasks = [("1",), ("__import__('time').sleep(600)",)]
+
+    def interrupted():
+        for _ in outcomes(eval, tasks, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    gc.collect()
+    _until(lambda: not multiprocessing.active_children())
 
 
 def _until(happened):
