@@ -20,7 +20,7 @@ def touch(root, *names):
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
+        path.write_text(name, encoding="utf-8")
 
 
 def table(root, *lines, header="case,image,label"):
