@@ -25,8 +25,8 @@ from preprocess.tables import read_dataset_json, read_table
 from preprocess.text import short
 from preprocess.volume import LabelMap
 
-#: Most that a corner of a label may be off that of its image. Headers hold float32: positions of a person's scan are
-#: rounded to 0.06 um, directions over the length of a body to 0.1 um; what is more was not written from one geometry.
+#: Most that a corner of a label may be off that of its image. Headers hold float32, which rounds positions, and
+#: directions over the length of a body, to about 0.0001 mm; what is ten times more was not written from one geometry.
 LABEL_TOLERANCE_MM = 1e-3
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")

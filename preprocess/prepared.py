@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.archive import reading_error
 from preprocess.case_checks import repeated_scans
 from preprocess.cases import Case, label_files
 from preprocess.errors import CascadeError, InputError, ResourceError
@@ -203,8 +204,16 @@ def _files_key(case: Case) -> str:
     for path in (case.image, *label_files(case)):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+                digest.update(_file_digest(file))
     return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise reading_error(path, error) from error
 
 
 def _survey(case: Case, folder: Path) -> tuple[Survey, str]:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any
 
 from preprocess.errors import CascadeError, ResourceError
@@ -41,10 +42,12 @@ def outcomes(
     fails: its result is a ResourceError.
     """
     left = dict(enumerate(tasks))
-    for number, result in _in_pool(work, left, jobs):
-        if not isinstance(result, BrokenProcessPool):
-            del left[number]
-            yield number, result
+    # Raised where the first process dies before the last task is handed over.
+    with suppress(BrokenProcessPool):
+        for number, result in _in_pool(work, left, jobs):
+            if not isinstance(result, BrokenProcessPool):
+                del left[number]
+                yield number, result
     for number, task in left.items():
         ((_, result),) = _in_pool(work, {number: task}, 1)
         if isinstance(result, BrokenProcessPool):

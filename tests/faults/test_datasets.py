@@ -361,6 +361,30 @@ def test_row_93_read_only_dataset(accepted, tmp_path):
         folder.chmod(0o755)
 
 
+def test_row_93_a_file_that_may_not_be_read(cascade, monkeypatch, tmp_path):
+    """Simulated, as permissions do not stop root: the other case is looked at, and the line says what to do."""
+    folder = lits(tmp_path / "lits", 2, 3)
+    plain = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.name == "volume-3.nii":
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path, *arguments, **options)
+
+    def compare(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("filecmp.cmp", compare)
+    code, out, _ = cascade("check", folder)
+    assert code == 3
+    assert f"error    volume-3: {folder}/volume-3.nii may not be read; check its permissions" in out
+    assert "1 with tumours, 1 not usable" in out
+    code, _, err = cascade("prepare", folder, "-o", tmp_path / "data")
+    assert (code, err.count("\n")) == (5, 1)
+    assert "volume-3.nii may not be read; check its permissions" in err
+
+
 @pytest.mark.parametrize("kind", ["empty folder", "empty table", "empty imagesTr"])
 def test_row_94_no_case(cascade, tmp_path, kind):
     source = tmp_path / "set"
