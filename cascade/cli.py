@@ -13,6 +13,7 @@ import click
 
 from cascade import __version__
 from preprocess.errors import CascadeError
+from preprocess.text import printable
 
 _EXISTING = click.Path(exists=True, path_type=Path)
 _PATH = click.Path(path_type=Path)
@@ -47,7 +48,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo("cascade: " + " ".join(message.split()), err=True)
+    click.echo("cascade: " + printable(" ".join(message.split())), err=True)
     return code
 
 
@@ -87,6 +88,7 @@ def cascade() -> None:
     With the models that come with it:
       cascade run case.nii.gz -o results
     With models of your own, from a labelled dataset:
+      cascade check dataset
       cascade prepare dataset -o data
       cascade train-liver data -o liver
       cascade train-tumor data -o tumor
@@ -104,6 +106,26 @@ def _model_options(command: _Command) -> _Command:
     liver = click.option("--liver", type=_EXISTING, help="Model file of stage 1.  [default: the installed one]")
     tumor = click.option("--tumor", type=_EXISTING, help="Model file of stage 2.  [default: the installed one]")
     return liver(tumor(command))
+
+
+@cascade.command()
+@click.argument("source", type=_EXISTING)
+@click.option("-o", "--output", type=_PATH, help="Folder to write check.csv into, one row a case.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
+def check(source: Path, output: Path | None, jobs: int | None) -> None:
+    """Look for what is wrong with a dataset.
+
+    SOURCE is a dataset as for `cascade prepare`. Every case is read: damaged files, image and label that do not
+    fit, wrong label values, one scan or patient under two names, livers and tumours where none can be, and the known
+    faults of LiTS. No file is changed. Exit code 3 when there is an error, 0 when there are only warnings.
+
+    \b
+    Example:
+      cascade check lits -o checked
+    """
+    from cascade.commands import check as work
+
+    work(source, output, jobs or os.cpu_count() or 1)
 
 
 @cascade.command()

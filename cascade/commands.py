@@ -14,8 +14,37 @@ import click
 from cascade.machine import pick_device, tune_allocator
 from preprocess.errors import InputError, UsageError
 from preprocess.files import write_json, write_text
+from preprocess.text import printable
 
 tune_allocator()  # before torch, which the modules below import
+
+
+def _say(text: str) -> None:
+    """Show lines of text; a name in them must not steer the terminal."""
+    click.echo("\n".join(map(printable, text.rstrip("\n").split("\n"))))
+
+
+def check(source: Path, output: Path | None, jobs: int) -> None:
+    """`cascade check`."""
+    from evaluate.text import make_folder
+    from preprocess.doctor import check_csv, check_dataset, check_text
+    from preprocess.findings import listed
+
+    if output is not None:
+        make_folder(output)  # before the work, not after it
+    with click.progressbar(length=1, label="check") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        checkup = check_dataset(source, jobs, show)
+    _say(check_text(checkup))
+    if output is not None:
+        write_text(output / "check.csv", check_csv(checkup))
+        _say(f"one row a case: {output / 'check.csv'}")
+    if checkup.failed:
+        raise InputError(f"{source}: errors in {listed(checkup.failed)}; the lines above say what to do")
 
 
 def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: int) -> None:
@@ -39,9 +68,9 @@ def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: 
     for case in dataset.cases:
         row = case.survey
         tumor = f"{row.tumor_ml:8.1f} mL in {row.lesions} tumours" if case.scores_tumor else "tumours not labelled"
-        click.echo(f"  {case.name}: liver {row.liver_ml:.0f} mL, {tumor}")
+        _say(f"  {case.name}: liver {row.liver_ml:.0f} mL, {tumor}")
         for warning in row.warnings:
-            click.echo(f"    warning: {warning}")
+            _say(f"    warning: {warning}")
     for name, preparation in dataset.preparations.items():
         click.echo(f"{name}: {' x '.join(f'{s:g}' for s in preparation.spacing_mm)} mm (z, y, x)")
     click.echo(f"{len(dataset.cases)} cases of {len({c.patient for c in dataset.cases})} patients in {data}")
@@ -81,7 +110,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
         with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
             outcome = work(job, _shower(bar))
         _write_stage_report(run, stage_name, outcome.best, held_out)
-    click.echo((run / "report.txt").read_text("utf-8"), nl=False)
+    _say((run / "report.txt").read_text("utf-8"))
     click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}")
 
 
@@ -151,7 +180,7 @@ def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
 
     paths = expand(inputs)
     runner = _runner(options["liver"], options["tumor"], options["device"], liver_only=options["liver_only"])
-    run_all(paths, runner, Outputs(output, options["overwrite"], options["keep_stages"]), click.echo)
+    run_all(paths, runner, Outputs(output, options["overwrite"], options["keep_stages"]), _say)
 
 
 def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> None:
@@ -188,7 +217,7 @@ def report(source: Path, output: Path, **options: Any) -> None:
 
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
     started = time.monotonic()
-    account = report_cases(cases, runners, held_out_only=options["held_out"], say=click.echo, look=look)
+    account = report_cases(cases, runners, held_out_only=options["held_out"], say=_say, look=look)
     if not account.accounts:
         raise InputError(f"{source}: no labelled case to report on" + (" is held out" if options["held_out"] else ""))
     meta = {"models": [runner.models for runner in runners], "seconds": round(time.monotonic() - started, 1)}

@@ -18,6 +18,7 @@ from typing import Any
 
 from preprocess.errors import UsageError
 from preprocess.preparation import SpacingPlan
+from preprocess.text import short
 from stage1_liver.recipe import LiverPolicy
 from stage2_tumor.recipe import TumorPolicy
 from stage2_tumor.synthesis import Lesions
@@ -212,7 +213,7 @@ def load_settings(stage: str, files: Sequence[Path] = (), assignments: Sequence[
     for file in files:
         _overlay(merged, _read(file), str(file), stage)
     for assignment in assignments:
-        _overlay(merged, _parse_assignment(assignment), f"--set {assignment}", stage)
+        _overlay(merged, _parse_assignment(assignment), f"--set {short(assignment)}", stage)
     return settings_from(merged, stage, f"settings of the {stage} stage")
 
 
@@ -255,17 +256,20 @@ def _read(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"{file}: cannot be read ({error.strerror}); check --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: not valid TOML: {error}") from error
+    # ValueError: also a number of thousands of digits. RecursionError: lists in lists in lists.
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file}: not valid TOML: {short(error)}") from error
 
 
 def _parse_assignment(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
-    _check(bool(equals) and "." in key, f"--set {text}: write table.key=value, e.g. --set training.seed=3")
+    _check(bool(equals) and "." in key, f"--set {short(text)}: write table.key=value, e.g. --set training.seed=3")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"--set {text}: {value!r} is no TOML value, e.g. 0.5, [64, 64, 64] or true") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"--set {short(text)}: {short(repr(value))} is no TOML value, e.g. 0.5, [64, 64, 64] or true"
+        ) from error
     for name in reversed(key.strip().split(".")):
         parsed = {name: parsed}
     return typing.cast(dict[str, Any], parsed)
@@ -288,7 +292,7 @@ def _merged(base: Table, over: Table) -> dict[str, Any]:
 def _refuse_unknown(table: Table, known: Mapping[str, Any], where: str, name: str) -> None:
     for key in table:
         full = f"{name}.{key}" if name else key
-        _check(key in known, f"{where}: unknown key {full}; known here: {', '.join(known)}")
+        _check(key in known, f"{where}: unknown key {short(full)}; known here: {', '.join(known)}")
 
 
 def _build(kind: type[Any], table: Any, where: str, name: str) -> Any:

@@ -18,9 +18,8 @@ from preprocess.components import fill_holes, largest
 from preprocess.geometry import Box
 from preprocess.io import read_scan
 from preprocess.layouts import read_label
-from preprocess.prepared import content_id
 from preprocess.resample import resample_labels
-from preprocess.volume import LabelMap, Volume
+from preprocess.volume import LabelMap, Volume, content_id
 from stage1_liver.predict import CoarseLiver
 
 #: What is shown of a case that was run: its name, the scan, the truth and the final mask, all on one grid.

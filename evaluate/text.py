@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from preprocess.errors import ResourceError
+from preprocess.text import csv_text, printable
+
+__all__ = ["aligned", "csv_of", "csv_text", "make_folder", "number", "plain", "printable"]
 
 
 def make_folder(folder: Path) -> None:
@@ -27,11 +28,6 @@ def number(value: float | None, decimals: int = 3, *, signed: bool = False) -> s
     if value is None or math.isnan(value):
         return "-"
     return f"{value:{'+' if signed else ''}.{decimals}f}"
-
-
-def printable(text: str) -> str:
-    """`text` with control and undecodable characters as `?`: a file name must not break a table or a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -50,24 +46,6 @@ def csv_of(rows: Sequence[Mapping[str, str | float | None]], header: Sequence[st
     """Rows of named values as a CSV table with the names of the first row as `header`, or with those given."""
     header = header or tuple(rows[0])
     return csv_text(header, [[row[name] for name in header] for row in rows])
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
-    """A CSV table: counts as they are, other numbers with six decimals, None and NaN empty, text that starts like a
-    formula behind a `'`."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_csv_cell(value) for value in row] for row in rows)
-    return stream.getvalue()
-
-
-def _csv_cell(value: str | float | None) -> str:
-    if isinstance(value, str):
-        return f"'{printable(value)}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else printable(value)
-    if isinstance(value, int):
-        return str(value)
-    return "" if value is None or math.isnan(value) else f"{value:.6f}"
 
 
 def plain(value: Any) -> Any:

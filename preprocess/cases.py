@@ -19,6 +19,13 @@ from preprocess.errors import UsageError
 #: Who drew a label: a person, a network, or nobody (the class is missing or wrong in the file).
 LABEL_SOURCES = ("expert", "automatic", "none")
 
+#: LiTS volume-28 to volume-47 are patients 1 to 20 of 3D-IRCADb-01 (Bilic et al., 2023); the training set ends at 130.
+IRCADB_IN_LITS = range(28, 48)
+_LITS = range(131)
+_LITS_NAME = re.compile(r"(?:lits[-_ ]?)?(?:volume|segmentation)[-_]0*(\d{1,3})|lits[-_ ]?0*(\d{1,3})", re.IGNORECASE)
+_MSD_NAME = re.compile(r"liver_0*(\d{1,3})(?:_0000)?", re.IGNORECASE)
+_IRCADB_NAME = re.compile(r"(?:3d[-_ ]?ircadb[-_ ]?0?1[-_. ]|ircadb[-_ ]?)0*(\d{1,2})", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class LabelFile:
@@ -49,8 +56,9 @@ Label = LabelFile | DicomMasks | PngMasks
 class Case:
     """One scan with what is known about it.
 
-    `image` is a file or a DICOM folder; `label` is None for an unlabelled case; `patient` keeps all scans of a person
-    on one side of every split and defaults to the name. `liver_label` and `tumor_label` are one of `LABEL_SOURCES`.
+    `image` is a file or a DICOM folder; `label` is None for an unlabelled case. `patient` keeps all scans of a person
+    on one side of every split; it defaults to who the scan is known to be of (see `public_patient`), by the names of
+    the case, its image and its folder, else to the name. `liver_label` and `tumor_label` are one of `LABEL_SOURCES`.
     Raises ValueError for another one.
     """
 
@@ -63,7 +71,9 @@ class Case:
 
     def __post_init__(self) -> None:
         if not self.patient:
-            object.__setattr__(self, "patient", self.name)
+            file = re.sub(r"\.(nii|nrrd|mha)(\.gz)?\Z", "", self.image.name, flags=re.IGNORECASE)
+            known = filter(None, map(public_patient, (self.name, file, self.image.parent.name)))
+            object.__setattr__(self, "patient", next(known, self.name))
         for field in ("liver_label", "tumor_label"):
             if getattr(self, field) not in LABEL_SOURCES:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; use one of {', '.join(LABEL_SOURCES)}")
@@ -74,10 +84,52 @@ class Case:
         return self.label is not None and self.tumor_label != "none"
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
+def label_files(case: Case) -> tuple[Path, ...]:
+    """The files and folders that the label of `case` is read from; none for a case without label."""
+    match case.label:
+        case None:
+            return ()
+        case LabelFile(path):
+            return (path,)
+        case DicomMasks(liver, tumors):
+            return (liver, *tumors)
+        case PngMasks(folder):
+            return (folder,)
+
+
+def lits_number(name: str) -> int | None:
+    """The N of LiTS volume-N that a published name stands for; None for other names.
+
+    Known: `volume-N`, `segmentation-N` and `lits-N` of LiTS, `liver_N` of MSD Task03 (the same scans and numbers) and
+    `3Dircadb1.N` or `ircadb-N` of 3D-IRCADb-01 (patient N is volume N + 27).
+    """
+    if (match := _LITS_NAME.fullmatch(name)) or (match := _MSD_NAME.fullmatch(name)):
+        number = int(next(filter(None, match.groups())))
+        return number if number in _LITS else None
+    if match := _IRCADB_NAME.fullmatch(name):
+        number = int(match[1]) + IRCADB_IN_LITS.start - 1
+        return number if number in IRCADB_IN_LITS else None
+    return None
+
+
+def public_patient(name: str) -> str:
+    """One id for the patient that a published name stands for, in whichever dataset; empty for other names.
+
+    `volume-44`, `liver_44` and `3Dircadb1.17` are `ircadb-17`. LiTS volumes 0 and 1 are one patient, `lits-0`.
+    """
+    number = lits_number(name)
+    if number is None:
+        return ""
+    if number in IRCADB_IN_LITS:
+        return f"ircadb-{number - IRCADB_IN_LITS.start + 1:02d}"
+    return "lits-0" if number == 1 else f"lits-{number}"
+
+
+def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """A sort key that puts volume-2 before volume-10; the name itself breaks the tie of `a1` and `a01`."""
     parts = re.split("([0-9]+)", name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+    # Not int(): that refuses a name of thousands of digits.
+    return [(len(digits := part.lstrip("0")), digits) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def folds(cases: Sequence[Case], count: int, weights: Mapping[str, float] | None = None) -> list[list[str]]:

@@ -23,6 +23,14 @@ def entries(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or folder exists, links followed; False for a name that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def label_at(path: Path) -> Label:
     """What kind of label a path is: a 3D-IRCADb mask folder, a CHAOS picture folder, or a label file or series."""
     if not path.is_dir():

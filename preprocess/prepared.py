@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +21,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.cases import Case
-from preprocess.components import components
+from preprocess.archive import reading_error
+from preprocess.case_checks import repeated_scans
+from preprocess.cases import Case, label_files
 from preprocess.errors import CascadeError, InputError, ResourceError
+from preprocess.examine import examine
 from preprocess.files import write_atomic, write_json
 from preprocess.geometry import Box, Grid, Triple, triple
 from preprocess.io import read_scan
-from preprocess.layouts import label_files, read_label
+from preprocess.layouts import read_label
 from preprocess.preparation import Preparation, SpacingPlan
 from preprocess.resample import resample_labels
-from preprocess.volume import LabelMap, Volume
+from preprocess.workers import outcomes
 
 #: Raised whenever the arrays of a prepared case would come out differently for the same input and settings.
 FORMAT = 1
@@ -108,33 +107,26 @@ class Progress:
     case: str
 
 
-def content_id(volume: Volume) -> str:
-    """16 hex digits that identify the voxel values and the shape of an image in canonical orientation."""
-    digest = hashlib.sha256(repr(volume.array.shape).encode())
-    for slab in volume.array:
-        digest.update(np.ascontiguousarray(slab, np.float32).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def prepare_dataset(
     cases: Sequence[Case], folder: Path, plans: Mapping[str, StagePlan], jobs: int, report: Callable[[Progress], None]
 ) -> PreparedDataset:
     """Measure and build every labelled case into `folder`, in `jobs` processes.
 
-    Raises InputError that lists every case that cannot be used, before any is built.
+    Raises InputError that lists every case that cannot be used, or names two that are one scan, before any is built.
     """
     usable = [case for case in cases if case.label is not None and case.liver_label != "none"]
     if not usable:
         raise InputError("no case has a liver label: nothing to train on")
     _make(folder / "cases")
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        surveys = dict(_gather(pool, _survey, [(c, folder / "cases" / c.name) for c in usable], report, 0))
-        preparations = {
-            name: plan.spacing.resolved([s.spacing_mm for s, _ in surveys.values()]) for name, plan in plans.items()
-        }
-        stages = {name: (preparations[name], plan.training_box) for name, plan in plans.items()}
-        tasks = [(c, folder / "cases" / c.name, surveys[c.name], stages) for c in usable]
-        dict(_gather(pool, _build, tasks, report, len(usable)))
+    surveys = _gather(_survey, [(c, folder / "cases" / c.name) for c in usable], jobs, report, 0)
+    for finding in repeated_scans({name: survey.content for name, (survey, _) in surveys.items()}):
+        raise InputError(finding.text)
+    preparations = {
+        name: plan.spacing.resolved([s.spacing_mm for s, _ in surveys.values()]) for name, plan in plans.items()
+    }
+    stages = {name: (preparations[name], plan.training_box) for name, plan in plans.items()}
+    tasks = [(c, folder / "cases" / c.name, surveys[c.name], stages) for c in usable]
+    _gather(_build, tasks, jobs, report, len(usable))
     write_json(
         folder / "dataset.json",
         {
@@ -184,31 +176,26 @@ def _make(folder: Path) -> None:
 
 
 def _gather(
-    pool: ProcessPoolExecutor,
     work: Callable[..., Any],
     tasks: Sequence[tuple[Any, ...]],
+    jobs: int,
     report: Callable[[Progress], None],
     before: int,
-) -> Iterator[tuple[str, Any]]:
-    futures: dict[Future[Any], str] = {pool.submit(work, *task): task[0].name for task in tasks}
-    faults = []
-    for done, future in enumerate(as_completed(futures), 1):
-        try:
-            yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise ResourceError(
-                f"{futures[future]}: a worker process died, most likely for want of memory; use fewer --jobs"
-            ) from error
-        except CascadeError as error:
-            faults.append(f"{futures[future]}: {error}")
-        report(Progress(before + done, 2 * len(tasks), futures[future]))
+) -> dict[str, Any]:
+    """What `work` makes of each task, by the name of its case. Raises an error that lists every case that failed."""
+    found, faults = {}, []
+    for done, (number, result) in enumerate(outcomes(work, tasks, jobs), 1):
+        name = tasks[number][0].name
+        if isinstance(result, CascadeError):
+            # The name is in some of the messages.
+            faults.append((f"{name}: " + str(result).removeprefix(f"case {name}: "), result))
+        found[name] = result
+        report(Progress(before + done, 2 * len(tasks), name))
     if faults:
-        raise InputError(f"{len(faults)} of {len(tasks)} cases cannot be used: " + " | ".join(sorted(faults)))
-
-
-def _read(case: Case) -> tuple[Volume, LabelMap, tuple[str, ...]]:
-    scan = read_scan(case.image)
-    return scan.volume, read_label(case, scan.volume.grid), scan.warnings
+        texts = sorted(text for text, _ in faults)
+        kind = ResourceError if all(isinstance(error, ResourceError) for _, error in faults) else InputError
+        raise kind(f"{len(faults)} of {len(tasks)} cases cannot be used: " + " | ".join(texts))
+    return found
 
 
 def _files_key(case: Case) -> str:
@@ -217,8 +204,16 @@ def _files_key(case: Case) -> str:
     for path in (case.image, *label_files(case)):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+                digest.update(_file_digest(file))
     return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise reading_error(path, error) from error
 
 
 def _survey(case: Case, folder: Path) -> tuple[Survey, str]:
@@ -229,19 +224,15 @@ def _survey(case: Case, folder: Path) -> tuple[Survey, str]:
             return old, files
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing usable from an earlier run
-    volume, labels, warnings = _read(case)
-    box = Box.around(labels.array)
-    if box is None:
-        raise InputError(f"{case.name}: the label holds no liver; set liver_label = none or leave the case out")
-    tumor = labels.array == 2
+    seen = examine(case)
     return Survey(
-        content=content_id(volume),
-        spacing_mm=volume.grid.spacing_mm,
-        liver_ml=round(labels.ml(1), 3),
-        tumor_ml=round(labels.ml(2), 3) if case.scores_tumor else 0.0,
-        lesions=len(components(tumor[box.slices])[1]) - 1 if case.scores_tumor else 0,
-        context=box.start[0] > 0 and box.stop[0] < volume.grid.shape[0],
-        warnings=warnings,
+        content=seen.content,
+        spacing_mm=seen.spacing_mm,
+        liver_ml=seen.liver_ml,
+        tumor_ml=seen.tumor_ml,
+        lesions=seen.lesions,
+        context=seen.context,
+        warnings=tuple(finding.text for finding in seen.findings),
     ), files
 
 
@@ -257,7 +248,8 @@ def _build(
     if (folder / "case.json").exists() and json.loads((folder / "case.json").read_text("utf-8"))["key"] == key:
         return
     _make(folder)
-    volume, labels, _ = _read(case)
+    volume = read_scan(case.image).volume
+    labels = read_label(case, volume.grid)
     for name, (preparation, training_box) in stages.items():
         box = training_box(labels.array, labels.grid)
         part = volume.cropped(box)

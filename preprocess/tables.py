@@ -12,21 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from preprocess.case_checks import Listing
 from preprocess.cases import LABEL_SOURCES, Case
 from preprocess.errors import InputError
-from preprocess.folders import label_at
+from preprocess.folders import is_there, label_at
+from preprocess.text import short
 
 _REQUIRED = ("case", "image", "label")
 
 
-def read_table(table: Path) -> list[Case]:
+def read_table(table: Path) -> Listing:
     """The cases of a CSV table, one a line.
 
     Columns: case, image, label (paths relative to the table; an empty label is an unlabelled case), and optionally
     patient, liver_label, tumor_label (expert, automatic or none). Other columns are ignored.
-    Raises InputError naming the line for a missing column, a missing file, or a value outside those.
+    A line with a missing file or a value outside those is a fault of the listing, which names the line.
+    Raises InputError for a missing column and a file that is no CSV table.
     """
-    cases = []
+    listing = Listing()
     try:
         # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
         with table.open(encoding="utf-8-sig", newline="") as stream:
@@ -35,10 +38,13 @@ def read_table(table: Path) -> list[Case]:
             if missing:
                 raise InputError(f"{table} has no column {', '.join(missing)}; it needs a comma-separated header line")
             for row in rows:
-                cases.append(_case(row, table.parent, f"{table}, line {rows.line_num}"))
+                try:
+                    listing.cases.append(_case(row, table.parent, f"{table}, line {rows.line_num}"))
+                except InputError as error:
+                    listing.faults.append(str(error))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table} cannot be read as a CSV table in UTF-8: {error}") from error
-    return cases
+    return listing
 
 
 def _case(row: dict[str | Any, Any], folder: Path, where: str) -> Case:
@@ -47,12 +53,12 @@ def _case(row: dict[str | Any, Any], folder: Path, where: str) -> Case:
     cell = {column: value.strip() for column, value in row.items()}
     for column in ("liver_label", "tumor_label"):
         if (cell.get(column) or "expert") not in LABEL_SOURCES:
-            raise InputError(f"{where}: {column} is {cell[column]!r}; use one of {', '.join(LABEL_SOURCES)}")
+            raise InputError(f"{where}: {column} is {short(repr(cell[column]))}; use one of {', '.join(LABEL_SOURCES)}")
     if not cell["case"] or not cell["image"]:
         raise InputError(f"{where} has an empty case or image; name both")
     for column in ("image", "label"):
-        if cell[column] and not (folder / cell[column]).exists():
-            raise InputError(f"{where}: {column} {folder / cell[column]} is missing; correct the path")
+        if cell[column] and not is_there(folder / cell[column]):
+            raise InputError(f"{where}: {column} {short(folder / cell[column])} is missing; correct the path")
     return Case(
         name=cell["case"],
         image=folder / cell["image"],
@@ -96,15 +102,17 @@ def read_dataset_json(folder: Path) -> DatasetJson:
 def _inside(folder: Path, text: object, file: Path) -> Path:
     """`folder` / `text`, checked to stay within `folder` as written and with all links followed."""
     if not isinstance(text, str) or not text:
-        raise InputError(f"{file}: the path {text!r} is no text; name a file inside {folder}")
+        raise InputError(f"{file}: the path {short(repr(text))} is no text; name a file inside {folder}")
     outside = any(path.anchor or ".." in path.parts for path in (PurePosixPath(text), PureWindowsPath(text)))
     path = folder / text
     try:
         outside = outside or not path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{file}: the path {text!r} cannot be followed (a loop of links?); correct it") from error
+        raise InputError(
+            f"{file}: the path {short(repr(text))} cannot be followed (a loop of links?); correct it"
+        ) from error
     if outside:
-        raise InputError(f"{file}: the path {text!r} leads out of {folder}; put the files inside it")
+        raise InputError(f"{file}: the path {short(repr(text))} leads out of {folder}; put the files inside it")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -50,3 +51,11 @@ class LabelMap(_Gridded):
     def ml(self, at_least: int) -> float:
         """Volume in mL of the voxels whose class is `at_least` or higher (1: liver with tumour, 2: tumour)."""
         return float(np.count_nonzero(self.array >= at_least) * self.grid.voxel_ml)
+
+
+def content_id(volume: Volume | LabelMap) -> str:
+    """16 hex digits that identify the voxel values and the shape of an image in canonical orientation."""
+    digest = hashlib.sha256(repr(volume.array.shape).encode())
+    for slab in volume.array:
+        digest.update(np.ascontiguousarray(slab, np.float32).tobytes())
+    return digest.hexdigest()[:16]

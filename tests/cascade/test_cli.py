@@ -20,7 +20,7 @@ from cascade.unet import UNet3d
 from preprocess.preparation import Preparation
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "models", "demo"]
+COMMANDS = ["check", "prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "models", "demo"]
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_an_unknown_setting_names_the_known_ones(prepared, tmp_path, capsys):
         (["run", "nowhere.nii", "--liver-only"], 3, "there is no such file"),
         (["run", "nowhere.nii", "--liver", "{prepared}/dataset.json"], 4, "not a whole safetensors file"),
         (["train-liver", "nowhere", "-o", "{empty}/x"], 2, "does not exist"),
-        (["prepare", "{empty}", "-o", "{prepared}/x"], 3, "no dataset at"),
+        (["prepare", "{empty}", "-o", "{prepared}/x"], 2, "is empty: no case in it"),
         (["frobnicate"], 2, "No such command"),
         (["run"], 2, "Missing argument"),
         (["train-liver", "{prepared}", "-o", "{empty}/x", "--steps", "1", "--minutes", "1"], 2, "exclude each other"),

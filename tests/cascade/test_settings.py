@@ -306,3 +306,20 @@ def test_settings_cannot_be_changed():
     settings = load_settings("liver")
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.training.seed = 3
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 3000, "'a'" + "x" * 3000])
+def test_a_value_that_breaks_the_parser_is_one_short_line(tmp_path, value):
+    """Found by the fuzz target: Python refuses numbers of more than 4300 digits, and deep lists."""
+    file = tmp_path / "a.toml"
+    file.write_text(f"[training]\nsteps = {value}\n")
+    for given in ({"files": [file]}, {"assignments": [f"training.steps={value}"]}):
+        with pytest.raises(UsageError, match="TOML") as caught:
+            load_settings("liver", **given)
+        assert len(str(caught.value)) < 1000
+
+
+def test_an_unknown_key_is_shown_on_one_line():
+    with pytest.raises(UsageError, match=r"unknown key training\.a\?b; known here") as caught:
+        load_settings("liver", assignments=["training.a\nb=1"])
+    assert "\n" not in str(caught.value)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.cases import Case, LabelFile, folds, natural_key, split
+from preprocess.cases import Case, LabelFile, folds, lits_number, natural_key, public_patient, split
 from preprocess.errors import UsageError
 
 
@@ -31,6 +31,10 @@ def test_scores_tumor_needs_a_label_with_tumours():
 def test_natural_order():
     names = ["v-10", "v-2", "w", "v-02", "9"]
     assert sorted(names, key=natural_key) == ["9", "v-02", "v-2", "v-10", "w"]
+
+
+def test_a_name_of_thousands_of_digits_has_its_place():
+    assert sorted(["a" + "9" * 5000, "a10", "b"], key=natural_key) == ["a10", "a" + "9" * 5000, "b"]
 
 
 def test_heaviest_patients_are_dealt_in_snake_order():
@@ -87,3 +91,50 @@ def test_more_folds_than_patients_are_refused():
 def test_a_fold_outside_the_range_is_refused(fold):
     with pytest.raises(UsageError, match=rf"fold {fold} is outside 0\.\.1"):
         split([case("a"), case("b")], fold, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("volume-0", "lits-0"),
+        ("volume-1", "lits-0"),
+        ("lits-01", "lits-0"),
+        ("LiTS_volume-2", "lits-2"),
+        ("segmentation-27", "lits-27"),
+        ("liver_28", "ircadb-01"),
+        ("liver_28_0000", "ircadb-01"),
+        ("volume-47", "ircadb-20"),
+        ("3Dircadb1.17", "ircadb-17"),
+        ("3D-IRCADb-01_17", "ircadb-17"),
+        ("ircadb-17", "ircadb-17"),
+        ("volume-48", "lits-48"),
+        ("liver_130", "lits-130"),
+        ("liver_131", ""),
+        ("volume-131", ""),
+        ("3Dircadb1.21", ""),
+        ("3Dircadb1.0", ""),
+        ("volume-1000", ""),
+        ("test-volume-3", ""),
+        ("my-volume-3", ""),
+        ("volume-3b", ""),
+        ("small-0", ""),
+        ("chaos-3", ""),
+        ("", ""),
+    ],
+)
+def test_published_names_stand_for_one_patient(name, patient):
+    assert public_patient(name) == patient
+
+
+def test_every_patient_of_3dircadb_is_one_of_lits():
+    for number in range(1, 21):
+        assert lits_number(f"3Dircadb1.{number}") == number + 27
+        assert public_patient(f"volume-{number + 27}") == public_patient(f"3Dircadb1.{number}")
+
+
+@pytest.mark.parametrize(
+    "image", ["data/volume-44.nii.gz", "imagesTr/liver_44_0000.nii.gz", "3Dircadb1.17/PATIENT_DICOM"]
+)
+def test_the_patient_is_known_by_the_file_where_no_other_is_given(image):
+    assert Case("a", Path(image), None).patient == "ircadb-17"
+    assert Case("a", Path(image), None, "p").patient == "p"
