@@ -166,7 +166,10 @@ def test_row_85_no_tumour_and_all_background(cascade, accepted, tmp_path):
     assert "c: the label holds no liver" in out
     assert [case.survey.tumor_ml > 0 for case in dataset.cases] == [True, False, False]
     assert [case.survey.liver_ml > 0 for case in dataset.cases] == [True, True, False]
-    tiny = [f"--set={s}" for s in ("network.features=[4, 8]", "sampling.patch=[4, 8, 8]", "training.validations=1")]
+    tiny = [
+        f"--set={s}"
+        for s in ("network.features=[4, 8]", "network.stem=1", "sampling.patch=[4, 8, 8]", "training.validations=1")
+    ]
     for stage in ("liver", "tumor"):
         code, _, err = cascade(f"train-{stage}", tmp_path / "data", "-o", tmp_path / stage, "--steps", 2, *tiny)
         assert code == 0, err

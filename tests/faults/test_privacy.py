@@ -8,13 +8,13 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from safetensors import safe_open
 
 from cascade.cli import run_command
-from evaluate.overlap import Overlap
-from evaluate.scores import CaseScore, CohortScore
+from evaluate import CohortScore, score
 from evaluate.tables import write_scores
 from preprocess.text import csv_text
 from tests.made_dataset import SPACING, scene, table, write
@@ -33,7 +33,10 @@ PLANTED = {
     "0008|103e": "SECRETSERIES",
 }
 SECRETS = (b"SECRET", b"19010203", "SECRET".encode("utf-16-le"))
-TINY = [f"--set={s}" for s in ("network.features=[4, 8]", "sampling.patch=[4, 8, 8]", "training.validations=1")]
+TINY = [
+    f"--set={s}"
+    for s in ("network.features=[4, 8]", "network.stem=1", "sampling.patch=[4, 8, 8]", "training.validations=1")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -229,7 +232,8 @@ def test_row_129_a_case_id_is_no_formula(cascade, tmp_path, name):
 def test_row_129_every_table_goes_through_the_same_quotes(tmp_path, name):
     shown = "'" + name.translate({ord("\t"): "?", ord("\r"): "?"})
     assert list(csv.reader(io.StringIO(csv_text(["a"], [[name]]))))[1] == [shown]
-    write_scores(CohortScore((CaseScore(name, Overlap(), Overlap(), 1.0),)), tmp_path)
+    nothing = np.zeros((2, 3, 4), np.uint8)
+    write_scores(CohortScore((score(nothing, nothing, (1.0, 1.0, 1.0), case=name),)), tmp_path)
     with (tmp_path / "cases.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file))[1][0] == shown
 

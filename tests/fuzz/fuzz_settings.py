@@ -6,8 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from cascade.settings import Settings, as_table, load_settings, settings_from, shipped_table
 from tests.fuzz.common import expected_errors, main, mutated
+
+from cascade.settings import Settings, as_table, load_settings, settings_from, shipped_table
 
 #: Pieces that a person may well type, put where they do not belong.
 _WORDS = (
