@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import click
 
 from cascade.machine import pick_device, tune_allocator
 from preprocess.errors import InputError, UsageError
-from preprocess.files import write_json, write_text
+from preprocess.files import check_writable, write_json, write_text
 
 tune_allocator()  # before torch, which the modules below import
 
@@ -51,8 +52,8 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     from cascade.locks import locked
     from cascade.settings import load_settings
     from cascade.stages import STAGES
-    from cascade.training import Job
     from cascade.training import train as work
+    from cascade.training_state import BEST, LAST, RESUME, Job
     from preprocess.prepared import load_dataset
 
     if options["minutes"] and options["steps"]:
@@ -63,7 +64,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     dataset = load_dataset(data)
     training, held_out = split_by_fold(dataset.cases, options["fold"])
     with locked(run):
-        if not options["resume"] and (run / "resume.safetensors").exists():
+        if not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):
             raise UsageError(f"{run}: holds a run already; use --resume to go on with it or another -o")
         job = Job(
             stage=STAGES[stage_name],
@@ -79,7 +80,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
         click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {job.device}")
         with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
             outcome = work(job, _shower(bar))
-        _write_stage_report(run, stage_name, outcome.best, held_out)
+        _write_stage_report(run, stage_name, outcome, held_out)
     click.echo((run / "report.txt").read_text("utf-8"), nl=False)
     click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}")
 
@@ -112,14 +113,17 @@ def split_by_fold(cases: Any, fold: str) -> tuple[list[Any], list[Any]]:
     return split(cases, int(number), min(int(count), patients), weights)
 
 
-def _write_stage_report(run: Path, stage: str, best: Any, held_out: Any) -> None:
+def _write_stage_report(run: Path, stage: str, outcome: Any, held_out: Any) -> None:
+    best = outcome.best
     rows = [{"case": c.name, **row} for c, row in zip(held_out, best.table() if best else [], strict=False)]
     means = best.means() if best else {}
-    write_json(run / "report.json", {"stage": stage, "convention": "lits", "held_out": rows, "mean": means})
+    table = {"stage": stage, "convention": "lits", "held_out": rows, "mean": means}
+    write_json(run / "report.json", {**table, "warnings": list(outcome.warnings)})
     lines = [f"Dice of stage {stage} on its own grid, held-out cases (LiTS convention: both empty is 1)"]
     for row in rows:
         lines.append(f"  {row['case']}: " + ", ".join(f"{k} {_number(v)}" for k, v in row.items() if k != "case"))
     lines.append("  mean: " + ", ".join(f"{k} {_number(v)}" for k, v in means.items()) if rows else "  none held out")
+    lines += [f"  warning: {warning}" for warning in outcome.warnings]
     write_text(run / "report.txt", "\n".join(lines) + "\n")
 
 
@@ -127,22 +131,19 @@ def _number(value: float | None) -> str:
     return "not scored" if value is None else f"{value:.3f}"
 
 
-def _runner(liver: Path | None, tumor: Path | None, device: str, *, liver_only: bool) -> Any:
-    from cascade.batch import Runner
-    from cascade.checkpoint import load_stage_model
-
-    first = load_stage_model(liver, "liver")
-    second = None if liver_only else load_stage_model(tumor, "tumor")
-    return Runner.of(first, second, pick_device(device))
-
-
 def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """`cascade run`."""
-    from cascade.batch import Outputs, expand, run_all
+    from cascade.batch import CaseSetup, Outputs, expand, report_answers
+    from cascade.worker import answers
 
     paths = expand(inputs)
-    runner = _runner(options["liver"], options["tumor"], options["device"], liver_only=options["liver_only"])
-    run_all(paths, runner, Outputs(output, options["overwrite"], options["keep_stages"]), click.echo)
+    check_writable(output)
+    jobs = min(options["jobs"], len(paths))
+    models = {name: options[name] for name in ("liver", "tumor", "liver_only", "device")}
+    setup = CaseSetup(**models, outputs=Outputs(output, options["overwrite"], options["keep_stages"]), jobs=jobs)
+    answered = answers(paths, setup, jobs, 60 * options["case_minutes"])
+    with closing(answered):
+        report_answers(answered, len(paths), click.echo)
 
 
 def evaluate(predictions: Path, truth: Path, output: Path) -> None:
@@ -157,11 +158,12 @@ def evaluate(predictions: Path, truth: Path, output: Path) -> None:
 
 def report(source: Path, output: Path, **options: Any) -> None:
     """`cascade report`."""
+    from cascade.case import load_runner
     from cascade.stage_report import report_cases
     from evaluate.stage_tables import report_text, write_account
     from preprocess.layouts import find_cases
 
-    runner = _runner(options["liver"], options["tumor"], options["device"], liver_only=False)
+    runner = load_runner(options["liver"], options["tumor"], options["device"], liver_only=False)
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
     started = time.monotonic()
     account = report_cases(cases, runner, held_out_only=options["held_out"], say=click.echo)
