@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from skimage.segmentation import find_boundaries
 
 from cascade.validation import Picture, Validation
 from preprocess.errors import ResourceError
-from preprocess.files import write_text
+from preprocess.files import write_all, write_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,8 +46,7 @@ class RunLog:
         kept = self._path.read_text("utf-8", "replace").splitlines()[: resume_at.rows] if self._path.exists() else []
         write_text(self._path, "".join(f"{line}\n" for line in kept))
         self._rows, self._losses = len(kept), list(resume_at.losses)
-        # Unbuffered: a line that could not be written must not be tried again when the file is closed.
-        self._lines = self._path.open("ab", buffering=0)
+        self._lines = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._board: Any = None
         self._on_board(lambda _: self._open_board(folder / "tensorboard", step))
 
@@ -56,7 +56,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lines.close()
+        os.close(self._lines)
         if self._board is not None:
             self._on_board(lambda board: board.close())
 
@@ -88,8 +88,7 @@ class RunLog:
     def _write(self, step: int, values: dict[str, Any]) -> None:
         line = json.dumps({"step": step, **values}, allow_nan=False) + "\n"
         try:
-            if self._lines.write(line.encode()) != len(line):
-                raise OSError(None, "only a part fitted")
+            write_all(self._lines, line.encode())
         except OSError as error:
             raise ResourceError(
                 f"{self._path} cannot be written ({error.strerror}); free space and go on with --resume"

@@ -70,17 +70,25 @@ def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
 
     def write(temporary: Path) -> None:
         checksum = 0
-        with temporary.open("wb", buffering=0) as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
             for part in parts:
-                left = memoryview(part)
-                checksum = zlib.crc32(left, checksum)
-                while left:
-                    left = left[file.write(left) :]
-            os.fsync(file.fileno())
+                checksum = zlib.crc32(part, checksum)
+                write_all(descriptor, part)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         if _checksum(temporary) != checksum:
             raise OSError(EIO, "it does not read back as it was written: the disk may be failing")
 
     write_atomic(path, write)
+
+
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
+    """All of `content` to an open file; the system may take less at a time. Raises OSError."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def _checksum(path: Path) -> int:
