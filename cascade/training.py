@@ -137,19 +137,19 @@ def _step(state: State, batch: Batch, job: Job, share: float) -> float:
 
 def _gradients(state: State, batch: Batch, job: Job) -> float:
     """The loss, its gradients left in the network. When a GPU's memory is too small, from now on in two halves."""
-    try:
-        return _accumulated(state, batch, job)
-    except torch.OutOfMemoryError as error:
-        if state.parts > 1 or len(batch.image) < 2:
-            raise ResourceError(
-                f"{job.device}: out of memory at step {state.step}; lower sampling.batch or sampling.patch, "
-                "or free the GPU, and go on with --resume"
-            ) from error
-    state.parts = 2
-    note = f"{job.device}: out of memory at step {state.step}: batches go through the network in halves from now on"
-    state.warnings += (note,)
-    _LOG.warning("%s", note)
-    return _accumulated(state, batch, job)
+    while True:
+        try:
+            return _accumulated(state, batch, job)
+        except torch.OutOfMemoryError as error:
+            if state.parts > 1 or len(batch.image) < 2:
+                raise ResourceError(
+                    f"{job.device}: out of memory at step {state.step}; lower sampling.batch or sampling.patch and "
+                    "start again, or free the GPU and go on with --resume"
+                ) from error
+        state.parts = 2
+        note = f"{job.device}: out of memory at step {state.step}: batches go through the network in halves from now on"
+        state.warnings += (note,)
+        _LOG.warning("%s", note)
 
 
 def _accumulated(state: State, batch: Batch, job: Job) -> float:
