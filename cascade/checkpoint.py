@@ -51,10 +51,11 @@ class Model:
         """The network with its weights (not copies). Raises ModelError when they do not fit the settings."""
         features = self.settings.network.features
         try:
-            if len(features) > len(self.weights):
-                raise RuntimeError("more levels than tensors")
-            with torch.device("meta"):  # takes no memory: what the settings say may be absurd
-                network = UNet3d(features, len(self.stage.regions))
+            # A level of n channels has at least 27 n² weights and no more than a few times that: what the settings say
+            # may be absurd, but no network is made that is much larger than the file.
+            if sum(27 * n * n for n in features) > sum(tensor.numel() for tensor in self.weights.values()):
+                raise RuntimeError("too few weights")
+            network = UNet3d(features, len(self.stage.regions))
             network.load_state_dict(dict(self.weights), assign=True)
         except (RuntimeError, TypeError) as error:
             what = str(error).splitlines()[-1].strip()

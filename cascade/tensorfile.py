@@ -56,7 +56,9 @@ class TensorFile:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and a JSON header, atomically. Raises ResourceError, and ValueError for NaN in `header`."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # The widest types first: then each number lies at a multiple of its size.
+    order = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in order}
     # The checksum comes first, so that its place is the first one that looks like it.
     index: dict[str, Any] = {
         "__metadata__": {"sha256": _BLANK.decode(), "cascade": json.dumps(header, allow_nan=False)}
