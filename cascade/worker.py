@@ -28,6 +28,8 @@ R = TypeVar("R")
 
 _LOG = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
+#: Seconds that a worker may take to get ready: to import and to read its models, perhaps over a slow network.
+SETUP_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def answers(
     """Each task with its result or error, as they come; with one job in their order.
 
     `setup` and tasks are pickled. Raises the CascadeError that `setup` failed with, and ResourceError when a worker
-    died or took longer than `limit_s` over it.
+    died or took too long over it.
     """
     waiting = list(reversed(tasks))
     crew: list[_Worker[T, R]] = []
@@ -111,6 +113,11 @@ class _Worker(Generic[T, R]):
     def idle(self) -> bool:
         return self.ready and not self.tasks
 
+    def seconds_left(self, limit_s: float) -> float:
+        """Until it is given up; an idle worker never is."""
+        limit_s = limit_s if self.ready else SETUP_LIMIT_S
+        return float("inf") if self.idle else self.since + limit_s - time.monotonic()
+
     def give(self, task: T) -> None:
         self.tasks, self.since = [task], time.monotonic()
         with suppress(OSError):  # it died meanwhile: its end is noticed and answered
@@ -132,11 +139,13 @@ class _Worker(Generic[T, R]):
         return self.tasks.pop(), said
 
     def _obituary(self, limit_s: float) -> CascadeError:
-        late = time.monotonic() - self.since >= limit_s and self.process.exitcode is None
+        late = self.seconds_left(limit_s) <= 0 and self.process.exitcode is None
         if not late:
             self.process.join(5)
         code = self.process.exitcode
         self.kill()
+        if late and not self.ready:
+            return ResourceError(f"the models were not read within {SETUP_LIMIT_S:g} s; is their disk still there?")
         if late:
             return ResourceError(f"took longer than {limit_s / 60:g} minutes; give more --case-minutes or leave it out")
         if code == -signal.SIGKILL:
@@ -165,19 +174,13 @@ class _Worker(Generic[T, R]):
 
 def _awake(crew: Sequence[_Worker[T, R]], limit_s: float) -> list[_Worker[T, R]]:
     """Waits until workers have something to say, died or ran out of time, and returns them."""
-    at_work = [worker for worker in crew if not worker.idle]
-    first = min((worker.since for worker in at_work), default=time.monotonic())
-    ready = wait(
-        [thing for worker in crew for thing in (worker.line, worker.process.sentinel)],
-        max(0.0, first + limit_s - time.monotonic()),
-    )
-    now = time.monotonic()
+    first = min(worker.seconds_left(limit_s) for worker in crew)
+    lines = [thing for worker in crew for thing in (worker.line, worker.process.sentinel)]
+    ready = wait(lines, max(0.0, first))
     return [
         worker
         for worker in crew
-        if worker.line in ready
-        or worker.process.sentinel in ready
-        or (worker in at_work and now - worker.since >= limit_s)
+        if worker.line in ready or worker.process.sentinel in ready or worker.seconds_left(limit_s) <= 0
     ]
 
 
