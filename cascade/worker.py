@@ -69,7 +69,7 @@ def answers(
                     if identity not in (None, answer.value):
                         raise ModelError("a model file was replaced while it was in use; start again")
                     identity = answer.value
-                else:
+                elif answer:
                     yield answer
     finally:
         for worker in crew:
@@ -123,8 +123,8 @@ class _Worker(Generic[T, R]):
         with suppress(OSError):  # it died meanwhile: its end is noticed and answered
             self.line.send(task)
 
-    def answer(self, limit_s: float) -> tuple[T, R | CascadeError] | _Identity:
-        """What a worker that is awake has to say, or what has to be said of it."""
+    def answer(self, limit_s: float) -> tuple[T, R | CascadeError] | _Identity | None:
+        """What a worker that is awake has to say, or what has to be said of it; None of one that died idle."""
         try:
             said = self.line.recv() if self.line.poll() else None
         except (EOFError, OSError):
@@ -136,7 +136,7 @@ class _Worker(Generic[T, R]):
             return said
         if not self.ready:
             raise said
-        return self.tasks.pop(), said
+        return (self.tasks.pop(), said) if self.tasks else None
 
     def _obituary(self, limit_s: float) -> CascadeError:
         late = self.seconds_left(limit_s) <= 0 and self.process.exitcode is None
@@ -144,13 +144,14 @@ class _Worker(Generic[T, R]):
             self.process.join(5)
         code = self.process.exitcode
         self.kill()
+        what = f"{self.tasks[0]}: " if self.tasks else ""
         if late and not self.ready:
             return ResourceError(f"the models were not read within {SETUP_LIMIT_S:g} s; is their disk still there?")
         if late:
-            return ResourceError(f"took longer than {limit_s / 60:g} minutes; give more --case-minutes or leave it out")
+            return ResourceError(f"{what}took longer than {limit_s / 60:g} minutes; give more --case-minutes")
         if code == -signal.SIGKILL:
             return ResourceError(
-                "its process was killed, most likely for want of memory; free memory or use fewer --jobs"
+                f"{what}its process was killed, most likely for want of memory; free memory or use fewer --jobs"
             )
         name = signal.Signals(-code).name if code and code < 0 else f"exit {code}"
         if not self.ready:
@@ -158,7 +159,7 @@ class _Worker(Generic[T, R]):
                 f"the process that was to do the work died ({name}) before it began; check the installation"
             )
         return InputError(
-            f"its process died ({name}); the file is most likely damaged: leave it out or convert it anew"
+            f"{what}its process died ({name}); the file is most likely damaged: leave it out or convert it anew"
         )
 
     def kill(self) -> None:
@@ -205,7 +206,8 @@ def _serve(setup: Callable[[], Ready[T, R]], line: Connection, log_level: int, p
             line.send(ready.work(task))
         except Exception as error:
             _LOG.info("%s", task, exc_info=error)
-            line.send(as_cascade_error(error))
+            told = as_cascade_error(error)
+            line.send(told if told is error else type(told)(f"{task}: {told}"))
 
 
 def _die_with(parent: int) -> None:

@@ -36,6 +36,9 @@ def act(task):
         os.kill(os.getpid(), signal.SIGKILL)
     elif task == "hang":
         time.sleep(60)
+    elif task == "slow":
+        Path("/proc/self/comm").write_text("slow")
+        time.sleep(2)
     elif task == "error":
         raise InputError("bad file")
     elif task == "bug":

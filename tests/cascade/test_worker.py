@@ -1,6 +1,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -44,18 +45,18 @@ def test_every_task_is_answered_in_order_whatever_becomes_of_it(ask):
         **{"segv": InputError, "leave": InputError, "error": InputError, "bug": CascadeError},
         **{"kill": ResourceError, "memory": ResourceError, "disk": ResourceError},
     }
-    assert "its process died (SIGSEGV)" in str(found["segv"])
+    assert str(found["segv"]).startswith("segv: its process died (SIGSEGV)")
     assert "most likely for want of memory" in str(found["kill"])
     assert "a bug in cascade, please report it: IndexError('list index out of range') at made_work.py" in str(
         found["bug"]
     )
-    assert str(found["disk"]) == "/full/x: No space left on device; check disk and permissions"
+    assert str(found["disk"]) == "disk: /full/x: No space left on device; check disk and permissions"
     assert len(list(ask.marks.iterdir())) == 4  # the one that began, and one for each that died
 
 
 def test_a_task_that_hangs_is_given_up_and_the_others_are_done(ask):
     found = dict(ask("hang", "b", limit_s=3.0))
-    assert "took longer than 0.05 minutes" in str(found["hang"])
+    assert "hang: took longer than 0.05 minutes" in str(found["hang"])
     assert found["b"] == "b done"
 
 
@@ -77,6 +78,24 @@ def test_several_workers_share_the_tasks(ask):
     found = ask("a", "b", "segv", "c", "d", jobs=2)
     assert sorted(task for task, _ in found) == ["a", "b", "c", "d", "segv"]
     assert len(list(ask.marks.iterdir())) in (2, 3)
+
+
+def test_a_worker_that_dies_idle_is_no_answer(tmp_path):
+    found = answers(["a", "b", "slow", "c"], Setup(tmp_path), 2, 60.0)
+    first = [next(found) for _ in range(3)]
+    assert sorted(task for task, _ in first) == ["a", "b", "c"]
+    while not any(busy(int(path.name)) for path in tmp_path.iterdir()):
+        time.sleep(0.01)
+    for path in tmp_path.iterdir():
+        if not busy(int(path.name)):
+            os.kill(int(path.name), signal.SIGKILL)
+    assert next(found) == ("slow", "slow done")
+    assert not list(found)
+
+
+def busy(pid):
+    """Whether the process is in `slow`, which leaves a mark."""
+    return Path(f"/proc/{pid}/comm").read_text() == "slow\n"
 
 
 def test_row_127_a_worker_with_another_model_than_the_one_before_it_is_refused(ask):
