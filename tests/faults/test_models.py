@@ -129,12 +129,22 @@ def test_row_98_a_large_file_of_another_kind_is_not_read(tmp_path):
         load_model(path, LIVER)
 
 
-@pytest.mark.parametrize("features", [[10**9, 10**9], [2**62, 4], [4] * 5000, [4, 8, 16]])
-def test_row_98_a_network_that_its_weights_do_not_fill_takes_no_memory(path, features):
+def with_features(path, features):
     settings = json.loads(parts(path)[0]["__metadata__"]["cascade"])["settings"]
-    settings["network"] = {"features": features}
-    with pytest.raises(ModelError, match=r"m.safetensors: weights do not fit network.features"):
-        load_model(with_header(path, settings=settings), LIVER)
+    return with_header(path, settings={**settings, "network": {"features": features}})
+
+
+@pytest.mark.parametrize("features", [[10**9, 10**9], [2**62, 4], [40, 80], [4] * 5000])
+def test_row_98_a_network_that_its_weights_do_not_fill_is_not_made(path, monkeypatch, features):
+    with_features(path, features)
+    monkeypatch.setattr("cascade.checkpoint.UNet3d", lambda *_: pytest.fail("made"))
+    with pytest.raises(ModelError, match=r"m.safetensors: weights do not fit network.features = .*: too few weights"):
+        load_model(path, LIVER)
+
+
+def test_row_99_another_architecture_is_named(path):
+    with pytest.raises(ModelError, match=r"m.safetensors: weights do not fit network.features = \(8, 4\)"):
+        load_model(with_features(path, [8, 4]), LIVER)
 
 
 def test_row_97_every_changed_byte_of_a_model_is_found(path):
