@@ -1,47 +1,20 @@
-"""`cascade run` over many inputs: find the cases, do each, let one bad case not stop the others."""
+"""`cascade run` over many inputs: find the cases, have each done, let one bad case not stop the others.
+
+This is the side of the process that a user started. It imports no torch: the work is done by workers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from cascade.checkpoint import Model
-from cascade.locks import locked
-from cascade.outputs import REPORT, case_report, is_done, source_id, write_case
-from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
+from cascade.worker import Ready
 from preprocess.errors import BatchError, CascadeError, InputError
-from preprocess.files import write_json
 from preprocess.inputs import find_images
-from preprocess.io import case_name, read_scan
-
-
-@dataclass(frozen=True, eq=False)
-class Runner:
-    """The two stages, ready, with the sha256 of their files; `tumor` None: stop after stage 1.
-
-    `trained_on` and `chosen_on` are the content ids of the scans that either model has seen (see `Model`).
-    """
-
-    liver: LiverStage
-    tumor: TumorStage | None
-    models: dict[str, str]
-    trained_on: frozenset[str]
-    chosen_on: frozenset[str]
-
-    @staticmethod
-    def of(liver: Model, tumor: Model | None, device: torch.device) -> Runner:
-        """A runner from model files."""
-        models = {model.stage.name: model for model in (liver, tumor) if model is not None}
-        return Runner(
-            liver=liver_stage(liver, device),
-            tumor=tumor_stage(tumor, device) if tumor else None,
-            models={name: model.sha256 for name, model in models.items()},
-            trained_on=frozenset(content for model in models.values() for content in model.trained_on),
-            chosen_on=frozenset(content for model in models.values() for content in model.chosen_on),
-        )
+from preprocess.io import case_name
 
 
 @dataclass(frozen=True)
@@ -53,29 +26,30 @@ class Outputs:
     keep_stages: bool = False
 
 
-def run_case(path: Path, runner: Runner, outputs: Outputs) -> str:
-    """One case from its file to its result; returns a line to show. Raises CascadeError."""
-    case = case_name(path)
-    folder = outputs.folder / case
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder")
-    with locked(folder):
-        source = source_id(path)
-        if not outputs.overwrite and is_done(folder, source, runner.models):
-            return f"{case}: done before, skipped"
-        watch = Stopwatch()
-        with watch.step("read"):
-            scan = read_scan(path)
-        result = segment(scan.volume, runner.liver, runner.tumor, watch)
-        with watch.step("write"):
-            write_case(folder, scan, result, keep_stages=outputs.keep_stages)
-        report = case_report(case, scan, result, watch.seconds, source, runner.models)
-        write_json(folder / REPORT, report)
-    line = f"{case}: {report['status']}, liver {report['liver_ml']:.0f} mL"
-    if runner.tumor is not None:
-        line += f", tumour {report['tumor_ml']:.1f} mL in {len(report['lesions'])} lesions"
-    line += f", {report['seconds']['total']:.1f} s"
-    return "\n".join([line, *(f"  warning: {warning}" for warning in report["warnings"])])
+@dataclass(frozen=True)
+class CaseSetup:
+    """How a worker gets ready for `run_case`: the model files, the device, how many workers share the machine."""
+
+    liver: Path | None
+    tumor: Path | None
+    liver_only: bool
+    device: str
+    outputs: Outputs
+    jobs: int
+
+    def __call__(self) -> Ready[Path, str]:
+        """Load the models. Raises ModelError and ResourceError."""
+        from cascade.machine import tune_allocator
+
+        tune_allocator()  # before torch, which the module below imports
+        import torch
+
+        from cascade.case import load_runner, run_case
+
+        if self.jobs > 1:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.jobs))
+        runner = load_runner(self.liver, self.tumor, self.device, liver_only=self.liver_only)
+        return Ready(partial(run_case, runner=runner, outputs=self.outputs), repr(runner.models))
 
 
 def expand(inputs: Sequence[Path]) -> list[Path]:
@@ -89,19 +63,19 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
     return paths
 
 
-def run_all(paths: Sequence[Path], runner: Runner, outputs: Outputs, say: Callable[[str], None]) -> None:
-    """Every case; a failed one is said and the others go on.
+def report_answers(answers: Iterable[tuple[Path, str | CascadeError]], cases: int, say: Callable[[str], None]) -> None:
+    """Says the answer to each of `cases` inputs as it comes; a failed one does not keep the others from being done.
 
     Raises the error itself when there is one case, and BatchError with the list when some of several failed.
     """
     failed = []
-    for path in paths:
-        try:
-            say(run_case(path, runner, outputs))
-        except CascadeError as error:
-            if len(paths) == 1:
-                raise
-            say(f"{case_name(path)}: FAILED: {error}")
+    for path, answer in answers:
+        if isinstance(answer, str):
+            say(answer)
+        elif cases == 1:
+            raise answer
+        else:
+            say(f"{case_name(path)}: FAILED: {answer}")
             failed.append(case_name(path))
     if failed:
-        raise BatchError(f"{len(failed)} of {len(paths)} cases failed: {', '.join(failed)}")
+        raise BatchError(f"{len(failed)} of {cases} cases failed: {', '.join(failed)}")

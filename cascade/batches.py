@@ -6,8 +6,10 @@ one would have seen, and no random state has to be stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor
 from cascade.augment import change_intensity, cut_patch, cut_scan, random_affine
 from cascade.settings import Settings
 from cascade.stages import Stage
-from preprocess.errors import UsageError
+from preprocess.errors import CascadeError, ResourceError, UsageError
 from preprocess.geometry import index3
 from preprocess.preparation import Preparation
 from preprocess.prepared import PreparedCase
@@ -30,6 +32,8 @@ from stage2_tumor.synthesis import paint_lesions
 _CANDIDATES = 20_000
 #: Fewer slices without liver show nothing.
 _FREE_SLICES = 8
+#: Seconds that a batch may take; one that needs more hangs, on a dead network disk for instance.
+BATCH_LIMIT_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Sampler:
 
     A patient is drawn first, then one of the patient's cases, then a pool by its share, then a centre: neither a large
     scan nor a large tumour drowns the others. A pool that the case lacks is replaced by another that it has.
+    `at` is the case that the last patch is of, to name it in an error.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Sampler:
         unknown = set(settings.sampling.shares) - set(stage.pools)
         if unknown:
             raise UsageError(f"sampling.shares: unknown {', '.join(sorted(unknown))}; known: {', '.join(stage.pools)}")
+        self.at = ""
         self._settings, self._preparation = settings, preparation
         self._regions = len(stage.regions)
         self._sources = {case.name: _load(case, stage) for case in cases}
@@ -105,7 +111,8 @@ class Sampler:
         patients = list(self._patients)
         patient = patients[rng.choice(len(patients), p=self._of_patient)]
         names = self._patients[patient]
-        return self._sources[names[rng.choice(len(names), p=self._in_patient[patient])]]
+        self.at = names[rng.choice(len(names), p=self._in_patient[patient])]
+        return self._sources[self.at]
 
     def _cut(
         self, image: NDArray[Any], labels: NDArray[Any], centre: NDArray[Any], rng: np.random.Generator
@@ -185,16 +192,49 @@ def _draw_pool(
     return pools[names[rng.choice(len(names), p=weights / weights.sum())]]
 
 
-def ahead(make: Callable[[int], Batch], start: int, depth: int = 3) -> Iterator[Batch]:
-    """Batches `start`, `start + 1`, ... without end, up to `depth` of them made in the background."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(make, start + k) for k in range(depth)]
-        try:
+def ahead(
+    make: Callable[[int], Batch], start: int, case: Callable[[], str], depth: int = 3, limit_s: float = BATCH_LIMIT_S
+) -> Generator[Batch, None, None]:
+    """Batches `start`, `start + 1`, ... without end, up to `depth` of them made ahead in a thread of their own.
+
+    What goes wrong in that thread is raised here, naming the `case()` it was at, and so is, as ResourceError, a batch
+    that takes longer than `limit_s`. A thread cannot be killed by itself as a process can: whatever ends it ends the
+    training, which goes on with --resume.
+    """
+    ready: queue.Queue[Batch | Exception] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def work() -> None:
+        step = start
+        while not stopped.is_set():
+            try:
+                ready.put(make(step))
+            except Exception as error:
+                ready.put(error)
+                return
+            step += 1
+
+    # A daemon, so that one that hangs does not keep the program from ending.
+    threading.Thread(target=work, daemon=True, name="batches").start()
+    try:
+        while True:
+            yield _taken(ready, case, limit_s)
+    finally:
+        stopped.set()
+        with contextlib.suppress(queue.Empty):
             while True:
-                start += 1
-                ready = waiting.pop(0).result()
-                waiting.append(pool.submit(make, start + depth - 1))
-                yield ready
-        finally:
-            for future in waiting:
-                future.cancel()
+                ready.get_nowait()  # makes room for a thread that waits to put its last
+
+
+def _taken(ready: queue.Queue[Batch | Exception], case: Callable[[], str], limit_s: float) -> Batch:
+    try:
+        item = ready.get(timeout=limit_s)
+    except queue.Empty:
+        raise ResourceError(
+            f"case {case()}: no batch within {limit_s:g} s; is its disk still there? Go on with --resume"
+        ) from None
+    if isinstance(item, CascadeError | MemoryError):
+        raise item
+    if isinstance(item, Exception):
+        raise ResourceError(f"case {case()}: making a batch failed ({item!r}); run cascade prepare again") from item
+    return item

@@ -1,35 +1,31 @@
 """Model files: one safetensors file that says by itself what it is. Loading one runs no code.
 
-The header (safetensors metadata, key `cascade`) is JSON: format, version, stage, regions, settings, preparation, scores
-and which scans the weights have seen. The state to resume a training is a second file of the same kind.
+The header (see `cascade.tensorfile`) is JSON: format, version, stage, regions, settings, preparation, scores and which
+scans the weights have seen. The state to resume a training is a second file of the same kind.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cascade import __version__
 from cascade.settings import PredictionSettings, prediction_settings_from
 from cascade.shipped import shipped_path
 from cascade.stages import STAGES, Stage
+from cascade.tensorfile import read_tensors, write_tensors
 from cascade.unet import UNet3d
 from preprocess.errors import ModelError, UsageError
-from preprocess.files import write_atomic
 from preprocess.preparation import Preparation
 from preprocess.prepared import preparation_from
 
-#: Raised when an older program could not use the file rightly.
-FORMAT = 1
+#: Raised when an older program could not use the file rightly. Since 2 a file has a checksum.
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,20 +49,28 @@ class Model:
     sha256: str = ""
 
     def network(self) -> UNet3d:
-        """The network with its weights. Raises ModelError when they do not fit the settings."""
-        network = UNet3d(self.settings.network.features, len(self.stage.regions), stem=self.settings.network.stem)
+        """The network with its weights (not copies). Raises ModelError when they do not fit the settings."""
+        features = self.settings.network.features
         try:
-            network.load_state_dict(dict(self.weights))
-        except RuntimeError as error:
+            # A level of n channels has at least 27 n² weights and no more than a few times that: what the settings say
+            # may be absurd, but no network is made that is much larger than the file.
+            if sum(27 * n * n for n in features) > sum(tensor.numel() for tensor in self.weights.values()):
+                raise RuntimeError("too few weights")
+            network = UNet3d(features, len(self.stage.regions), stem=self.settings.network.stem)
+            network.load_state_dict(dict(self.weights), assign=True)
+        except (RuntimeError, TypeError) as error:
             what = str(error).splitlines()[-1].strip()
-            raise ModelError(
-                f"weights do not fit network.features = {self.settings.network.features}: {what}"
-            ) from error
+            raise ModelError(f"weights do not fit network.features = {str(features)[:80]}: {what}") from error
         return network
 
 
 def save_model(path: Path, model: Model) -> None:
-    """Write `model` to `path`, atomically, its weights in half precision: prediction computes in no more."""
+    """Write `model` to `path`, atomically, its weights in half precision: prediction computes in no more.
+
+    Raises ModelError, and leaves `path` alone, when weights are not finite.
+    """
+    halves = {name: weight.half() for name, weight in model.weights.items()}
+    require_finite(halves)  # a weight beyond 65504 is no number any more
     header = {
         "format": FORMAT,
         "version": __version__,
@@ -78,61 +82,63 @@ def save_model(path: Path, model: Model) -> None:
         "trained_on": model.trained_on,
         "chosen_on": model.chosen_on,
     }
-    save_tensors(path, {name: weight.half() for name, weight in model.weights.items()}, header)
+    write_tensors(path, halves, header)
 
 
 def load_model(path: Path, stage: Stage) -> Model:
     """Read a model file of `stage`. Raises ModelError that names what is wrong with it."""
-    weights, header = load_tensors(path)
+    file = read_tensors(path)
+    header = file.header
     try:
         if header["format"] > FORMAT:
             raise ModelError(f"{path}: model format {header['format']} is newer than {FORMAT}: update cascade")
+        if header["format"] >= 2 and not file.verified:
+            raise ModelError(f"{path}: the checksum is missing, some bytes were changed: get the file again")
         if header["stage"] != stage.name:
             raise ModelError(f"{path}: stage is {header['stage']!r}, needed is {stage.name!r}: give the other file")
         if tuple(header["regions"]) != stage.regions:
-            raise ModelError(f"{path}: regions are {header['regions']}, needed are {list(stage.regions)}")
+            raise ModelError(
+                f"{path}: regions are {header['regions']}, needed are {list(stage.regions)}: give a model of this stage"
+            )
         model = Model(
             stage=stage,
             settings=prediction_settings_from(header["settings"], stage.name, "its settings"),
             recipe=header["settings"],
             preparation=preparation_from(header["preparation"]),
-            weights=weights,
-            scores=header["scores"],
-            trained_on=tuple(header["trained_on"]),
-            chosen_on=tuple(header["chosen_on"]),
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            weights=_wide(file.tensors),
+            scores=dict(header["scores"]),
+            trained_on=_texts(header["trained_on"]),
+            chosen_on=_texts(header["chosen_on"]),
+            sha256=file.sha256,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(f"{path}: the model's header is damaged ({error!r}): get the file again") from error
     except UsageError as error:  # settings that this version does not know or take
         raise ModelError(f"{path}: {error}") from error
-    model.network()  # weights that do not fit are an error here and not in the middle of a batch
+    try:
+        require_finite(model.weights)
+        model.network()  # weights that do not fit are an error here and not in the middle of a batch
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}: get the file again") from error
     return model
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Tensors and a JSON header as one safetensors file, atomically."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"cascade": json.dumps(header, allow_nan=False)}
-    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata))
+def require_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raises ModelError unless all weights are finite numbers: others give empty masks without a word."""
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"weights {name} are not all finite numbers")
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The inverse of `save_tensors`. Raises ModelError for a file that is missing, cut, or of another kind."""
-    try:
-        if path.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-            raise ModelError(f"{path}: a pickle, which could run code, not a safetensors file: it is not loaded")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        header = json.loads(metadata["cascade"])
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: not a whole safetensors file ({error}): get it again") from error
-    except KeyError as error:
-        raise ModelError(f"{path}: a safetensors file, but not one of cascade's models") from error
-    return tensors, header
+def _wide(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Half precision as float32; whatever else it is, `require_finite` will say so."""
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError("content ids must be a list of texts")
+    return tuple(values)
 
 
 def load_stage_model(path: Path | None, name: str) -> Model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from cascade import __version__
+from cascade.machine import as_cascade_error
 from preprocess.errors import CascadeError
 from preprocess.text import printable
 
@@ -34,16 +34,12 @@ def run_command(arguments: Sequence[str]) -> int:
         return _fail(f"{error.format_message()} ({hint} --help shows how)", 2)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-        return 0
-    except MemoryError:
-        return _fail("out of memory: close other programs or take a smaller [window] size", 5)
     except Exception as error:
-        code = getattr(error, "exit_code", None)
-        if code is None:
-            raise
-        return _fail(str(error), code)
+        if hasattr(error, "exit_code"):  # Interrupted
+            return _fail(str(error), error.exit_code)
+        told = as_cascade_error(error)
+        logging.getLogger(__name__).info("%s", told, exc_info=error)
+        return _fail(str(told), told.exit_code)
     return 0
 
 
@@ -213,13 +209,22 @@ def train_tumor(**options: Any) -> None:
 @click.option("--liver-only", is_flag=True, help="Stop after stage 1.")
 @click.option("--keep-stages", is_flag=True, help="Also write what each stage saw.")
 @click.option("--overwrite", is_flag=True, help="Do cases again that are done.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Cases at a time.")
+@click.option(
+    "--case-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Give a case up that takes longer.",
+)
 @_device_option
 def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Segment liver and tumours in CT scans.
 
     INPUT is a .nii, .nii.gz, .nrrd or .mha file, a DICOM folder, a ZIP of one, or a folder of such cases. Each case
     gets OUTPUT/<case>/segmentation.nii.gz (0 background, 1 liver, 2 tumour, in the geometry of the input) and
-    OUTPUT/<case>/report.json (status, volumes, lesions, warnings). Cases that are done are skipped.
+    OUTPUT/<case>/report.json (status, volumes, lesions, warnings). Cases that are done are skipped. One that fails,
+    even one that crashes the program's process, does not stop the others.
 
     \b
     Example:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -13,7 +14,7 @@ import click
 
 from cascade.machine import pick_device, tune_allocator
 from preprocess.errors import InputError, UsageError
-from preprocess.files import write_json, write_text
+from preprocess.files import check_writable, write_bytes, write_json, write_text
 from preprocess.text import printable
 
 tune_allocator()  # before torch, which the modules below import
@@ -81,8 +82,8 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     from cascade.locks import locked
     from cascade.settings import load_settings
     from cascade.stages import STAGES
-    from cascade.training import Job
     from cascade.training import train as work
+    from cascade.training_state import BEST, LAST, RESUME, Job
     from preprocess.prepared import load_dataset
 
     if options["minutes"] and options["steps"]:
@@ -93,7 +94,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     dataset = load_dataset(data)
     training, held_out = split_by_fold(dataset.cases, options["fold"])
     with locked(run):
-        if not options["resume"] and (run / "resume.safetensors").exists():
+        if not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):
             raise UsageError(f"{run}: holds a run already; use --resume to go on with it or another -o")
         job = Job(
             stage=STAGES[stage_name],
@@ -109,7 +110,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
         click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {job.device}")
         with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
             outcome = work(job, _shower(bar))
-        _write_stage_report(run, stage_name, outcome.best, held_out)
+        _write_stage_report(run, stage_name, outcome, held_out)
     _say((run / "report.txt").read_text("utf-8"))
     click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}")
 
@@ -142,14 +143,17 @@ def split_by_fold(cases: Any, fold: str) -> tuple[list[Any], list[Any]]:
     return split(cases, int(number), min(int(count), patients), weights)
 
 
-def _write_stage_report(run: Path, stage: str, best: Any, held_out: Any) -> None:
+def _write_stage_report(run: Path, stage: str, outcome: Any, held_out: Any) -> None:
+    best = outcome.best
     rows = [{"case": c.name, **row} for c, row in zip(held_out, best.table() if best else [], strict=False)]
     means = best.means() if best else {}
-    write_json(run / "report.json", {"stage": stage, "convention": "lits", "held_out": rows, "mean": means})
+    table = {"stage": stage, "convention": "lits", "held_out": rows, "mean": means}
+    write_json(run / "report.json", {**table, "warnings": list(outcome.warnings)})
     lines = [f"Dice of stage {stage} on its own grid, held-out cases (LiTS convention: both empty is 1)"]
     for row in rows:
         lines.append(f"  {row['case']}: " + ", ".join(f"{k} {_number(v)}" for k, v in row.items() if k != "case"))
     lines.append("  mean: " + ", ".join(f"{k} {_number(v)}" for k, v in means.items()) if rows else "  none held out")
+    lines += [f"  warning: {warning}" for warning in outcome.warnings]
     write_text(run / "report.txt", "\n".join(lines) + "\n")
 
 
@@ -157,30 +161,29 @@ def _number(value: float | None) -> str:
     return "not scored" if value is None else f"{value:.3f}"
 
 
-def _runner(liver: Path | None, tumor: Path | None, device: str, *, liver_only: bool) -> Any:
-    from cascade.batch import Runner
-    from cascade.checkpoint import load_stage_model
-
-    first = load_stage_model(liver, "liver")
-    second = None if liver_only else load_stage_model(tumor, "tumor")
-    return Runner.of(first, second, pick_device(device))
-
-
 def _runners(livers: Sequence[Path], tumors: Sequence[Path], device: str) -> list[Any]:
     """A runner for each pair of models; the installed pair when none is given."""
+    from cascade.case import load_runner
+
     if max(len(livers), len(tumors)) > 1 and len(livers) != len(tumors):
         raise UsageError(f"{len(livers)} --liver and {len(tumors)} --tumor models: give as many of one as of the other")
     pairs = list(zip_longest(livers, tumors)) or [(None, None)]
-    return [_runner(liver, tumor, device, liver_only=False) for liver, tumor in pairs]
+    return [load_runner(liver, tumor, device, liver_only=False) for liver, tumor in pairs]
 
 
 def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """`cascade run`."""
-    from cascade.batch import Outputs, expand, run_all
+    from cascade.batch import CaseSetup, Outputs, expand, report_answers
+    from cascade.worker import answers
 
     paths = expand(inputs)
-    runner = _runner(options["liver"], options["tumor"], options["device"], liver_only=options["liver_only"])
-    run_all(paths, runner, Outputs(output, options["overwrite"], options["keep_stages"]), _say)
+    check_writable(output)
+    jobs = min(options["jobs"], len(paths))
+    models = {name: options[name] for name in ("liver", "tumor", "liver_only", "device")}
+    setup = CaseSetup(**models, outputs=Outputs(output, options["overwrite"], options["keep_stages"]), jobs=jobs)
+    answered = answers(paths, setup, jobs, 60 * options["case_minutes"])
+    with closing(answered):
+        report_answers(answered, len(paths), _say)
 
 
 def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> None:

@@ -41,10 +41,11 @@ def run_demo(folder: Path) -> None:
     make_cohort(folder / "cohort", SHOWN)
     click.echo("2/3  cascade run, with the models that come with the package")
     images, labels = folder / "cohort" / "images", folder / "cohort" / "labels"
-    options = {"device": "auto", "liver_only": False, "overwrite": False, "keep_stages": True}
-    commands.run((images,), folder / "results", liver=None, tumor=None, **options)
+    options = {"liver_only": False, "overwrite": False, "keep_stages": True, "jobs": 1, "case_minutes": 30.0}
+    commands.run((images,), folder / "results", liver=None, tumor=None, device="auto", **options)
     click.echo("3/3  cascade evaluate")
-    commands.evaluate(folder / "results", labels, folder / "scores")
+    scoring = {"convention": "lits", "cases": None, "versus": None, "resample_truth": False}
+    commands.evaluate(folder / "results", labels, folder / "scores", **scoring)
     click.echo(f"{time.monotonic() - started:.0f} s in all; look into {folder}")
 
 
@@ -76,7 +77,7 @@ def run_training_demo(folder: Path) -> None:
                 device="auto",
             )
     click.echo("5/5  cascade report on the held-out cases")
-    models = {stage: folder / stage / "best.safetensors" for stage in ("liver", "tumor")}
+    models = {stage: [folder / stage / "best.safetensors"] for stage in ("liver", "tumor")}
     commands.report(table, folder / "report", **models, device="auto", held_out=True)
     click.echo(f"{time.monotonic() - started:.0f} s in all; look into {folder}")
 

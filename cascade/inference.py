@@ -6,7 +6,9 @@ Knows neither spacing nor classes; arrays in, probabilities out.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,26 +20,46 @@ from cascade.augment import AIR
 from cascade.machine import autocast_dtype
 from cascade.settings import Window
 from cascade.unet import UNet3d
+from preprocess.errors import ResourceError
 from preprocess.geometry import Index, index3
 from preprocess.preparation import Infer
 from preprocess.resample import FloatArray
+
+_LOG = logging.getLogger(__name__)
 
 
 def as_infer(network: UNet3d, window: Window, device: torch.device) -> Infer:
     """`network` as a function from a prepared image (z, y, x) to probabilities (regions, z, y, x).
 
     An image of up to `window.one_pass_voxels` is taken whole, a larger one in windows; windows without a voxel of
-    `where` are left out and their probability is 0.
+    `where` are left out and their probability is 0. When a GPU's memory is too small the image is taken once more in
+    windows of half the size, with a warning. Raises ResourceError when that does not fit either.
     """
     network = network.to(device).eval()
 
     def infer(image: FloatArray, where: NDArray[np.bool_] | None = None) -> FloatArray:
-        with torch.inference_mode():
-            if image.size <= window.one_pass_voxels:
-                return _forward(network, torch.from_numpy(image), device).cpu().numpy()
-            return _windowed(network, image, where, window, device)
+        try:
+            return _infer(network, image, where, window, device)
+        except torch.OutOfMemoryError:
+            half = replace(window, size=index3([max(1, n // 2) for n in window.size]), one_pass_voxels=0)
+        _LOG.warning("%s: out of memory: windows of %s voxels instead, which may differ a little", device, half.size)
+        try:
+            return _infer(network, image, where, half, device)
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(
+                f"{device}: out of memory with windows of {half.size} voxels; free the GPU or use --device cpu"
+            ) from error
 
     return infer
+
+
+@torch.inference_mode()
+def _infer(
+    network: UNet3d, image: FloatArray, where: NDArray[np.bool_] | None, window: Window, device: torch.device
+) -> FloatArray:
+    if image.size <= window.one_pass_voxels:
+        return _forward(network, torch.from_numpy(image), device).cpu().numpy()
+    return _windowed(network, image, where, window, device)
 
 
 def _forward(network: UNet3d, image: Tensor, device: torch.device) -> Tensor:

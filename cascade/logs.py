@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,27 +15,40 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
-from torch.utils.tensorboard import SummaryWriter
 
 from cascade.validation import Picture, Validation
+from preprocess.errors import ResourceError
+from preprocess.files import write_all, write_text
+
+_LOG = logging.getLogger(__name__)
 
 #: Steps between two lines of the training loss.
 EVERY = 10
 
 
-class RunLog:
-    """Writes both logs of one run; a resumed run drops what lies after the step that it resumes at."""
+@dataclass(frozen=True)
+class Logged:
+    """How far the log is: lines in `metrics.jsonl`, and losses (None: not finite) that wait for the next one."""
 
-    def __init__(self, folder: Path, resume_at: int) -> None:
+    rows: int = 0
+    losses: tuple[float | None, ...] = ()
+
+
+class RunLog:
+    """Writes both logs of one run; a resumed run drops what lies beyond `resume_at`.
+
+    Raises ResourceError when `metrics.jsonl` cannot be written. TensorBoard is a comfort: when it is not installed or
+    fails, that is said once and the training goes on without it.
+    """
+
+    def __init__(self, folder: Path, resume_at: Logged, step: int) -> None:
         self._path = folder / "metrics.jsonl"
-        kept = []
-        if resume_at and self._path.exists():
-            rows = (line for line in self._path.read_text("utf-8").splitlines() if line.endswith("}"))
-            kept = [line for line in rows if json.loads(line)["step"] <= resume_at]
-        self._path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-        self._lines = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at or None)
-        self._losses: list[float] = []
+        kept = self._path.read_text("utf-8", "replace").splitlines()[: resume_at.rows] if self._path.exists() else []
+        write_text(self._path, "".join(f"{line}\n" for line in kept))
+        self._rows, self._losses = len(kept), list(resume_at.losses)
+        self._lines = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._board: Any = None
+        self._on_board(lambda _: self._open_board(folder / "tensorboard", step))
 
     def __enter__(self) -> Self:
         return self
@@ -39,14 +56,20 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lines.close()
-        self._board.close()
+        os.close(self._lines)
+        if self._board is not None:
+            self._on_board(lambda board: board.close())
+
+    @property
+    def logged(self) -> Logged:
+        """How far the log is now; a run that is resumed with it gives the same log."""
+        return Logged(self._rows, tuple(self._losses))
 
     def step(self, step: int, *, loss: float, learning_rate: float) -> None:
         """Note one training step; every `EVERY` steps the mean loss is written."""
-        self._losses.append(loss)
+        self._losses.append(loss if math.isfinite(loss) else None)
         if step % EVERY == 0:
-            finite = [value for value in self._losses if math.isfinite(value)]
+            finite = [value for value in self._losses if value is not None]
             mean = sum(finite) / len(finite) if finite else None
             self._write(
                 step, {"loss": mean, "learning_rate": learning_rate, "skipped": len(self._losses) - len(finite)}
@@ -56,16 +79,36 @@ class RunLog:
     def validation(self, step: int, result: Validation) -> None:
         """Write the held-out Dice, and a picture with the contours of truth (green) and prediction (red)."""
         self._write(step, result.means())
-        if result.picture is not None:
-            self._board.add_image("held out", contours(result.picture), step, dataformats="HWC")
-        self._board.flush()
+        if self._board is not None:
+            picture = result.picture
+            if picture is not None:
+                self._on_board(lambda b: b.add_image("held out", contours(picture), step, dataformats="HWC"))
+            self._on_board(lambda board: board.flush())
 
     def _write(self, step: int, values: dict[str, Any]) -> None:
-        self._lines.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
-        self._lines.flush()
+        line = json.dumps({"step": step, **values}, allow_nan=False) + "\n"
+        try:
+            write_all(self._lines, line.encode())
+        except OSError as error:
+            raise ResourceError(
+                f"{self._path} cannot be written ({error.strerror}); free space and go on with --resume"
+            ) from error
+        self._rows += 1
         for name, value in values.items():
-            if value is not None:
-                self._board.add_scalar(name.replace("_dice", "/dice"), value, step)
+            if value is not None and self._board is not None:
+                self._on_board(lambda b, n=name, v=value: b.add_scalar(n.replace("_dice", "/dice"), v, step))  # type: ignore[misc]
+
+    def _open_board(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(folder), purge_step=step or None)
+
+    def _on_board(self, act: Callable[[Any], object]) -> None:
+        try:
+            act(self._board)
+        except Exception as error:  # whatever TensorBoard fails with, it is no reason to stop
+            _LOG.warning("no more TensorBoard events (%s); the training goes on, see metrics.jsonl", error)
+            self._board = None
 
 
 def contours(picture: Picture) -> NDArray[np.uint8]:

@@ -1,12 +1,19 @@
-"""What this process asks of the machine: the allocator and the device. Nothing here imports torch at module level."""
+"""What this process asks of the machine and hears of it: allocator, device, memory, warnings.
+
+Nothing here imports torch at module level.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preprocess.errors import ResourceError, UsageError
+from preprocess.errors import CascadeError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -52,3 +59,40 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
     flags = torch.cpu.get_capabilities()
     return torch.bfloat16 if flags.get("avx512_bf16") or flags.get("amx_bf16") else None
+
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "can't start new thread")
+
+
+def as_cascade_error(error: Exception) -> CascadeError:
+    """What a user is told of any error: itself, want of memory, disk or permission (exit 5), or else a bug (exit 1)."""
+    if isinstance(error, CascadeError):
+        return error
+    if isinstance(error, MemoryError) or any(part in str(error) for part in _NO_MEMORY):
+        return ResourceError("out of memory: close other programs, use fewer --jobs or a smaller [window] size")
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename is not None else ""
+        return ResourceError(f"{name}{error.strerror or error}; check disk and permissions")
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in place)
+    return CascadeError(f"a bug in cascade, please report it: {error!r}{where} (-v shows more)")
+
+
+class _Heard(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """The warnings that modules of `cascade` log inside the block, for a report."""
+    handler, logger = _Heard(), logging.getLogger("cascade")
+    logger.addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        logger.removeHandler(handler)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.batch import Runner
+from cascade.case import Runner
 from cascade.merge import Fused, fuse, liver_alone, pasted
 from cascade.pipeline import Segmentation, Stopwatch, refine, segment
 from evaluate.account import StageAccount, StageReport, account

@@ -5,8 +5,9 @@
     DATA/cases/<case>/<stage>_image.npy   float16, -1..1, (z, y, x) at the stage's spacing
     DATA/cases/<case>/<stage>_labels.npy  uint8, 0/1/2
 
-A case is keyed by the bytes of its files, its preparation and `FORMAT`; one whose key still fits is not built again.
-`case.json` is written last, so a half-built case is built anew.
+A case is keyed by the bytes of its files, its preparation and `FORMAT`; one whose key still fits, and whose arrays have
+their full length, is not built again. `case.json` and `dataset.json` are removed first and written last, so what a
+killed run left half built is built anew and never taken for whole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from preprocess.case_checks import repeated_scans
 from preprocess.cases import Case, label_files
 from preprocess.errors import CascadeError, InputError, ResourceError
 from preprocess.examine import examine
-from preprocess.files import write_atomic, write_json
+from preprocess.files import remove_leftovers, write_atomic, write_json
 from preprocess.geometry import Box, Grid, Triple, triple
 from preprocess.io import read_scan
 from preprocess.layouts import read_label
@@ -125,6 +126,7 @@ def prepare_dataset(
         name: plan.spacing.resolved([s.spacing_mm for s, _ in surveys.values()]) for name, plan in plans.items()
     }
     stages = {name: (preparations[name], plan.training_box) for name, plan in plans.items()}
+    (folder / "dataset.json").unlink(missing_ok=True)
     tasks = [(c, folder / "cases" / c.name, surveys[c.name], stages) for c in usable]
     _gather(_build, tasks, jobs, report, len(usable))
     write_json(
@@ -245,9 +247,11 @@ def _build(
         "stages": {name: asdict(preparation) for name, (preparation, _) in stages.items()},
     }
     key = json.loads(json.dumps(key))
-    if (folder / "case.json").exists() and json.loads((folder / "case.json").read_text("utf-8"))["key"] == key:
+    if _is_built(folder, key):
         return
     _make(folder)
+    remove_leftovers(folder)
+    (folder / "case.json").unlink(missing_ok=True)
     volume = read_scan(case.image).volume
     labels = read_label(case, volume.grid)
     for name, (preparation, training_box) in stages.items():
@@ -256,7 +260,17 @@ def _build(
         _save(folder / f"{name}_image.npy", preparation.prepared(part).astype(np.float16))
         small = resample_labels(labels.cropped(box), preparation.working_grid(part.grid))
         _save(folder / f"{name}_labels.npy", small.array)
-    write_json(folder / "case.json", {"key": key, "survey": asdict(survey[0])})
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.npy"))}
+    write_json(folder / "case.json", {"key": key, "survey": asdict(survey[0]), "bytes": sizes})
+
+
+def _is_built(folder: Path, key: Mapping[str, Any]) -> bool:
+    try:
+        table = json.loads((folder / "case.json").read_text("utf-8"))
+        whole = all((folder / name).stat().st_size == size for name, size in table["bytes"].items())
+        return bool(table["key"] == key and whole)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # not built, or not to its end
 
 
 def _read_survey(folder: Path) -> tuple[Survey, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cascade.batch import Runner
+from cascade.case import Runner
 from cascade.pipeline import LiverStage, TumorStage
 from preprocess.preparation import Preparation
 from stage1_liver.recipe import LiverPolicy

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from cascade.batch import Outputs, expand, run_all, run_case
+from cascade.batch import Outputs, expand, report_answers
+from cascade.case import run_case
 from cascade.locks import locked
-from preprocess.errors import BatchError, InputError, ResourceError
+from preprocess.errors import BatchError, CascadeError, InputError, ResourceError
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
 fakes = importlib.util.module_from_spec(_spec)
@@ -161,11 +162,20 @@ def test_a_result_of_another_input_or_other_models_is_neither_skipped_nor_replac
     assert "ok" in run_case(path, runner, replace(outputs, overwrite=True))
 
 
+def answered(paths, outputs):
+    """As a worker answers, in this process."""
+    for path in paths:
+        try:
+            yield path, run_case(path, fakes.fake_runner(), outputs)
+        except CascadeError as error:
+            yield path, error
+
+
 def test_one_bad_case_does_not_stop_the_others(tmp_path):
     good, bad, said = written(tmp_path / "good.nii"), tmp_path / "bad.nii", []
     bad.write_bytes(b"no image")
     with pytest.raises(BatchError, match="1 of 2 cases failed: bad") as caught:
-        run_all([bad, good], fakes.fake_runner(), Outputs(tmp_path / "out"), said.append)
+        report_answers(answered([bad, good], Outputs(tmp_path / "out")), 2, said.append)
     assert caught.value.exit_code == 6
     assert said[0].startswith("bad: FAILED: ")
     assert said[1].startswith("good: ok")
@@ -175,7 +185,7 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path):
 
 def test_a_single_bad_case_gives_its_own_error(tmp_path):
     with pytest.raises(InputError, match="there is no such file or folder"):
-        run_all([tmp_path / "none.nii"], fakes.fake_runner(), Outputs(tmp_path / "out"), print)
+        report_answers(answered([tmp_path / "none.nii"], Outputs(tmp_path / "out")), 1, print)
 
 
 def test_two_inputs_of_one_name_are_refused(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from cascade.batches import Batch, Sampler, ahead
 from cascade.settings import load_settings
 from cascade.stages import LIVER, TUMOR
-from preprocess.errors import UsageError
+from preprocess.errors import ResourceError, UsageError
 from preprocess.preparation import Preparation
 from preprocess.prepared import PreparedCase, Survey
 
@@ -273,7 +273,7 @@ def test_ahead_keeps_the_order_and_starts_where_it_is_told():
     def make(step):
         return Batch(torch.tensor(step), torch.tensor(0), torch.tensor(0))
 
-    batches = ahead(make, 7)
+    batches = ahead(make, 7, str)
     assert [next(batches).image.item() for _ in range(5)] == [7, 8, 9, 10, 11]
     batches.close()
 
@@ -286,7 +286,7 @@ def test_ahead_makes_each_batch_once_in_one_thread_and_not_far_ahead():
         threads.add(threading.get_ident())
         return step
 
-    batches = ahead(make, 0, depth=2)
+    batches = ahead(make, 0, str, depth=2)
     assert [next(batches) for _ in range(4)] == [0, 1, 2, 3]
     batches.close()
     assert made == list(range(len(made)))
@@ -301,9 +301,9 @@ def test_ahead_hands_on_an_error():
             raise ValueError("no batch 2")
         return step
 
-    batches = ahead(make, 0)
+    batches = ahead(make, 0, lambda: "liver-7")
     assert [next(batches), next(batches)] == [0, 1]
-    with pytest.raises(ValueError, match="no batch 2"):
+    with pytest.raises(ResourceError, match=r"^case liver-7: making a batch failed \(ValueError\('no batch 2'\)\)"):
         next(batches)
 
 

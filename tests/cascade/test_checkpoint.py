@@ -36,7 +36,7 @@ def header_of(path):
 
 
 def with_header(path, model, **changes):
-    header = {**header_of(path), **changes}
+    header = {**header_of(path), "format": 1, **changes}
     save_file({k: v.contiguous() for k, v in model.weights.items()}, path, {"cascade": json.dumps(header)})
     return path
 
@@ -65,7 +65,8 @@ def test_the_other_stage_is_refused(model, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "format 2 is newer than 1: update cascade"),
+        ({"format": 3}, "format 3 is newer than 2: update cascade"),
+        ({"format": 2}, "the checksum is missing"),
         ({"regions": ["spleen"]}, "regions are"),
         ({"settings": {}}, "is missing"),
         ({"preparation": {"spacing_mm": [3, 3]}}, "header is damaged"),

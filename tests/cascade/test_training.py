@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from cascade import training
-from cascade.checkpoint import load_model, load_tensors
+from cascade.checkpoint import load_model
 from cascade.interrupts import Interrupted
 from cascade.settings import Optimizer
 from cascade.stages import STAGES
-from cascade.training import Job, learning_rate, train
+from cascade.tensorfile import read_tensors
+from cascade.training import learning_rate, train
+from cascade.training_state import Job
 from preprocess.errors import ModelError
 from preprocess.prepared import load_dataset
 
@@ -42,7 +44,11 @@ def test_a_run_leaves_best_last_state_events_and_metrics(stage, prepared, tiny_s
     outcome = train(job_for(stage, prepared, tiny_settings, tmp_path / "run"), QUIET)
     assert outcome.steps == 4
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"best.safetensors", "last.safetensors", "resume.safetensors", "metrics.jsonl", "tensorboard"}
+    assert files == {
+        "metrics.jsonl",
+        "tensorboard",
+        *(f"{name}.safetensors" for name in ("best", "last", "resume", "resume-previous")),
+    }
     model = load_model(tmp_path / "run" / "best.safetensors", STAGES[stage])
     assert model.trained_on == ("0" * 16,)
     assert model.chosen_on == ("0" * 15 + "1", "0" * 15 + "2")
@@ -88,8 +94,8 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(prepared, tiny_settings
     train(replace(job, resume=True), lambda step, *rest: steps.append(step))
     assert steps == [4]
     for name in ("last", "best"):
-        one, _ = load_tensors(whole / f"{name}.safetensors")
-        two, _ = load_tensors(parted / f"{name}.safetensors")
+        one = read_tensors(whole / f"{name}.safetensors").tensors
+        two = read_tensors(parted / f"{name}.safetensors").tensors
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
     assert rows_of(whole) == rows_of(parted)
@@ -102,7 +108,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(prepared, tin
     for number, settings in enumerate((tiny_settings, tiny_settings, other)):
         folder = tmp_path / str(number)
         train(job_for("liver", prepared, settings, folder, held_out=[]), QUIET)
-        weights.append(load_tensors(folder / "last.safetensors")[0])
+        weights.append(read_tensors(folder / "last.safetensors").tensors)
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not torch.equal(weights[0]["head.weight"], weights[2]["head.weight"])
 
@@ -136,9 +142,9 @@ def test_a_loss_that_is_not_finite_is_skipped_and_in_the_end_stops(prepared, tin
     monkeypatch.setattr(training, "deep_loss", sometimes_nan)
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
     train(job, QUIET)
-    weights, header = load_tensors(tmp_path / "run" / "resume.safetensors")
-    assert header["skipped"] == 1
-    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    state = read_tensors(tmp_path / "run" / "resume.safetensors")
+    assert state.header["skipped"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in state.tensors.values())
     longer = replace(job.settings, training=replace(job.settings.training, steps=100))
     with pytest.raises(ModelError, match="not finite 20 times in a row at step 24"):
         train(replace(job, resume=True, settings=longer), QUIET)
@@ -164,15 +170,15 @@ def test_models_are_the_running_mean_of_the_weights(prepared, tiny_settings, tmp
         chosen = replace(settings, optimizer=replace(settings.optimizer, average_decay=decay))
         folder = tmp_path / f"{decay}"
         train(job_for("liver", prepared, {"liver": chosen}, folder, held_out=[]), QUIET)
-        model, _ = load_tensors(folder / "last.safetensors")
-        state, _ = load_tensors(folder / "resume.safetensors")
+        model = read_tensors(folder / "last.safetensors").tensors
+        state = read_tensors(folder / "resume.safetensors").tensors
         assert torch.equal(model["head.weight"], state["average/head.weight"].half())
         assert torch.equal(model["head.weight"], state["weights/head.weight"].half()) is not differs
 
 
 def test_a_model_file_holds_no_deep_outputs(prepared, tiny_settings, tmp_path):
     train(job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[]), QUIET)
-    model, _ = load_tensors(tmp_path / "run" / "last.safetensors")
-    state, _ = load_tensors(tmp_path / "run" / "resume.safetensors")
+    model = read_tensors(tmp_path / "run" / "last.safetensors").tensors
+    state = read_tensors(tmp_path / "run" / "resume.safetensors").tensors
     assert "weights/deep_heads.0.weight" in state
     assert not [name for name in model if "deep" in name]

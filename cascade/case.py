@@ -1,0 +1,78 @@
+"""One case of `cascade run`, from its file to its result, and the models that it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cascade.batch import Outputs
+from cascade.checkpoint import Model, load_stage_model
+from cascade.locks import locked
+from cascade.machine import heard, pick_device
+from cascade.outputs import REPORT, case_report, is_done, source_id, write_case
+from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
+from preprocess.errors import InputError
+from preprocess.files import write_json
+from preprocess.io import case_name, read_scan
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """The two stages, ready, with the sha256 of their files; `tumor` None: stop after stage 1.
+
+    `trained_on` and `chosen_on` are the content ids of the scans that either model has seen (see `Model`).
+    """
+
+    liver: LiverStage
+    tumor: TumorStage | None
+    models: dict[str, str]
+    trained_on: frozenset[str]
+    chosen_on: frozenset[str]
+
+    @staticmethod
+    def of(liver: Model, tumor: Model | None, device: torch.device) -> Runner:
+        """A runner from model files."""
+        models = {model.stage.name: model for model in (liver, tumor) if model is not None}
+        return Runner(
+            liver=liver_stage(liver, device),
+            tumor=tumor_stage(tumor, device) if tumor else None,
+            models={name: model.sha256 for name, model in models.items()},
+            trained_on=frozenset(content for model in models.values() for content in model.trained_on),
+            chosen_on=frozenset(content for model in models.values() for content in model.chosen_on),
+        )
+
+
+def load_runner(liver: Path | None, tumor: Path | None, device: str, *, liver_only: bool) -> Runner:
+    """A runner from the paths of model files. Raises ModelError, and ResourceError without the device."""
+    first = load_stage_model(liver, "liver")
+    second = None if liver_only else load_stage_model(tumor, "tumor")
+    return Runner.of(first, second, pick_device(device))
+
+
+def run_case(path: Path, runner: Runner, outputs: Outputs) -> str:
+    """One case from its file to its result; returns a line to show. Raises CascadeError."""
+    case = case_name(path)
+    folder = outputs.folder / case
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder")
+    with locked(folder):
+        source = source_id(path)
+        if not outputs.overwrite and is_done(folder, source, runner.models):
+            return f"{case}: done before, skipped"
+        watch = Stopwatch()
+        with heard() as warnings:
+            with watch.step("read"):
+                scan = read_scan(path)
+            result = segment(scan.volume, runner.liver, runner.tumor, watch)
+        with watch.step("write"):
+            write_case(folder, scan, result, keep_stages=outputs.keep_stages)
+        report = case_report(case, scan, result, watch.seconds, source, runner.models)
+        report["warnings"] += warnings
+        write_json(folder / REPORT, report)
+    line = f"{case}: {report['status']}, liver {report['liver_ml']:.0f} mL"
+    if runner.tumor is not None:
+        line += f", tumour {report['tumor_ml']:.1f} mL in {len(report['lesions'])} lesions"
+    line += f", {report['seconds']['total']:.1f} s"
+    return "\n".join([line, *(f"  warning: {warning}" for warning in report["warnings"])])

@@ -1,0 +1,218 @@
+"""What a training is, and the state that a resumed one goes on from: made fresh, saved, read back.
+
+`resume.safetensors` is written whole or not at all; the one before it stays as `resume-previous.safetensors`, in case
+the disk damages the newest. The best Dice so far is not part of the state: `best.safetensors` says it itself, so the
+two cannot disagree, whichever was written last when a run was killed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cascade.checkpoint import Model, cpu_state, load_model, require_finite
+from cascade.logs import Logged
+from cascade.settings import Settings, as_table
+from cascade.stages import Stage
+from cascade.tensorfile import TensorFile, read_tensors, write_tensors
+from cascade.unet import UNet3d
+from cascade.validation import Validation
+from preprocess.errors import ModelError
+from preprocess.preparation import Preparation
+from preprocess.prepared import PreparedCase
+
+BEST, LAST, RESUME, PREVIOUS = (f"{name}.safetensors" for name in ("best", "last", "resume", "resume-previous"))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: what, on which cases, for how long (`minutes`, or else `settings.training.steps`), into where."""
+
+    stage: Stage
+    settings: Settings
+    preparation: Preparation
+    train: Sequence[PreparedCase]
+    held_out: Sequence[PreparedCase]
+    folder: Path
+    device: torch.device
+    minutes: float | None = None
+    resume: bool = False
+
+
+@dataclass
+class State:
+    """What changes during a training; everything that a resumed run needs. `average` is what models are made of.
+
+    `look_due`: the held-out cases are to be looked at before the next step. `parts`: a batch goes through the network
+    in so many, for want of memory. `warnings` are for the report.
+    """
+
+    network: UNet3d
+    average: UNet3d
+    optimizer: torch.optim.AdamW
+    step: int = 0
+    elapsed_s: float = 0.0
+    best: float = -1.0
+    skipped: int = 0
+    bad_in_a_row: int = 0
+    look_due: bool = False
+    looked_at: tuple[int, Validation] | None = None
+    parts: int = 1
+    logged: Logged = field(default_factory=Logged)
+    warnings: tuple[str, ...] = ()
+
+
+def fresh_state(job: Job) -> State:
+    """The state before the first step."""
+    network = _network(job)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=job.settings.optimizer.weight_decay)
+    average = _network(job)
+    average.load_state_dict(network.state_dict())
+    return State(network, average, optimizer)
+
+
+def _network(job: Job) -> UNet3d:
+    network, deep = job.settings.network, job.settings.loss.deep_levels
+    return UNet3d(network.features, len(job.stage.regions), stem=network.stem, deep_levels=deep).to(job.device)
+
+
+def save_state(job: Job, state: State) -> None:
+    """Write the state to resume. Raises ModelError, and leaves the last good one, when weights are not finite."""
+    tensors: dict[str, Tensor] = {f"weights/{k}": v for k, v in state.network.state_dict().items()}
+    tensors |= {f"average/{k}": v for k, v in state.average.state_dict().items()}
+    try:
+        require_finite(tensors)
+    except ModelError as error:
+        raise ModelError(
+            f"{job.folder} at step {state.step}: {error}; the last good state is kept: lower optimizer.learning_rate "
+            "and start again"
+        ) from error
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
+    header = {
+        "step": state.step,
+        "elapsed_s": state.elapsed_s,
+        "skipped": state.skipped,
+        "bad_in_a_row": state.bad_in_a_row,
+        "look_due": state.look_due,
+        "logged": {"rows": state.logged.rows, "losses": state.logged.losses},
+        "stage": job.stage.name,
+        "settings": as_table(job.settings),
+        "cases": [c.survey.content for c in job.train],
+    }
+    _keep_previous(job.folder)
+    write_tensors(job.folder / RESUME, tensors, header)
+
+
+def _keep_previous(folder: Path) -> None:
+    """Another name for the state that is about to be replaced; costs no writing. Without hard links there is none."""
+    spare = folder / f".{os.urandom(8).hex()}.tmp"
+    with suppress(OSError):
+        os.link(folder / RESUME, spare)
+        os.replace(spare, folder / PREVIOUS)
+
+
+def resumed_state(job: Job) -> State:
+    """The state that `job.folder` was left in. Raises ModelError when there is none or it is of another training.
+
+    A damaged one is replaced by the one before it, with a warning.
+    """
+    file, warnings = _newest_whole(job.folder)
+    header, path = file.header, job.folder / RESUME
+    try:
+        _refuse_other(path, header, job)
+        state = fresh_state(job)
+        for name, network in (("weights/", state.network), ("average/", state.average)):
+            network.load_state_dict(_under(name, file.tensors))
+        _restore(state.optimizer, _under("optimizer/", file.tensors))
+        state.step, state.elapsed_s, state.skipped = header["step"], header["elapsed_s"], header["skipped"]
+        state.bad_in_a_row, state.look_due = header["bad_in_a_row"], header["look_due"]
+        state.logged = Logged(header["logged"]["rows"], tuple(header["logged"]["losses"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        what = str(error).splitlines()[-1].strip()
+        raise ModelError(f"{path}: of another version of cascade ({what}); train again into another -o") from error
+    state.best, told = _best_so_far(job)
+    state.warnings = (*warnings, *told)
+    return state
+
+
+def _newest_whole(folder: Path) -> tuple[TensorFile, tuple[str, ...]]:
+    try:
+        return _verified(folder / RESUME), ()
+    except ModelError as error:
+        try:
+            older = _verified(folder / PREVIOUS)
+        except ModelError:
+            raise error from None
+        return older, (f"{error}; went on from the state before it, of step {older.header.get('step')}",)
+
+
+def _verified(path: Path) -> TensorFile:
+    file = read_tensors(path)
+    if not file.verified:
+        raise ModelError(f"{path}: has no checksum; it is of another version of cascade: train again into another -o")
+    return file
+
+
+def _refuse_other(path: Path, header: dict[str, Any], job: Job) -> None:
+    settings = as_table(replace(job.settings, training=replace(job.settings.training, steps=1)))
+    stored = {**header["settings"], "training": {**header["settings"]["training"], "steps": 1}}
+    changed = [name for name in settings if _plain(settings[name]) != _plain(stored.get(name))]
+    if header["stage"] != job.stage.name or changed:
+        raise ModelError(f"{path}: made with other settings ({', '.join(changed) or 'stage'}); leave them as they were")
+    if header["cases"] != [c.survey.content for c in job.train]:
+        raise ModelError(f"{path}: made with other training cases; give the same DATA and --fold, or another -o")
+
+
+def _best_so_far(job: Job) -> tuple[float, tuple[str, ...]]:
+    """The Dice that `best.safetensors` says of itself; -1, so that the next look replaces it, when it is damaged."""
+    path = job.folder / BEST
+    if not path.exists() or not job.held_out:
+        return -1.0, ()
+    try:
+        held_out = load_model(path, job.stage).scores["held_out"]
+        score = Validation.from_table(held_out).mean(job.stage.goal) if held_out else None
+    except (ModelError, KeyError, TypeError, AttributeError) as error:
+        return -1.0, (f"{error}; the best model so far is lost and will be chosen anew",)
+    return -1.0 if score is None else score, ()
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _restore(optimizer: torch.optim.AdamW, moments: dict[str, Tensor]) -> None:
+    table: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        index, name = key.split("/")
+        # A copy: the optimiser changes its moments in place, and these lie in the buffer of the whole file.
+        table.setdefault(int(index), {})[name] = value.clone()
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": table})
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON gives them back."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def model_of(job: Job, state: State, result: Validation | None, *, chosen: bool = False) -> Model:
+    """The running mean of the weights as a model; `chosen`: picked by its score on the held-out cases."""
+    return Model(
+        stage=job.stage,
+        settings=job.settings.for_prediction,
+        recipe=as_table(job.settings),
+        preparation=job.preparation,
+        weights=cpu_state(state.average),
+        scores={"steps": state.step, "held_out": result.table() if result else None},
+        trained_on=tuple(sorted(case.survey.content for case in job.train)),
+        chosen_on=tuple(sorted(case.survey.content for case in job.held_out)) if chosen else (),
+    )

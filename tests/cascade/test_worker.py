@@ -1,0 +1,121 @@
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cascade import worker
+from cascade.worker import answers
+from preprocess.errors import CascadeError, InputError, ModelError, ResourceError
+from tests.made_work import Setup
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """`ask(tasks, ...)` gives the answers and checks that no worker is left."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+
+    def run(*tasks, fault="", jobs=1, limit_s=60.0):
+        try:
+            return list(answers(tasks, Setup(marks, fault), jobs, limit_s))
+        finally:
+            assert not [pid for pid in marks.iterdir() if alive(int(pid.name))]
+
+    run.marks = marks
+    return run
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_every_task_is_answered_in_order_whatever_becomes_of_it(ask):
+    tasks = ("a", "segv", "error", "kill", "bug", "memory", "disk", "leave", "b")
+    found = dict(ask(*tasks))
+    assert tuple(found) == tasks
+    assert (found["a"], found["b"]) == ("a done", "b done")
+    kinds = {task: type(answer) for task, answer in found.items() if isinstance(answer, CascadeError)}
+    assert kinds == {
+        **{"segv": InputError, "leave": InputError, "error": InputError, "bug": CascadeError},
+        **{"kill": ResourceError, "memory": ResourceError, "disk": ResourceError},
+    }
+    assert str(found["segv"]).startswith("segv: its process died (SIGSEGV)")
+    assert "most likely for want of memory" in str(found["kill"])
+    assert "a bug in cascade, please report it: IndexError('list index out of range') at made_work.py" in str(
+        found["bug"]
+    )
+    assert str(found["disk"]) == "disk: /full/x: No space left on device; check disk and permissions"
+    assert len(list(ask.marks.iterdir())) == 4  # the one that began, and one for each that died
+
+
+def test_a_task_that_hangs_is_given_up_and_the_others_are_done(ask):
+    found = dict(ask("hang", "b", limit_s=3.0))
+    assert "hang: took longer than 0.05 minutes" in str(found["hang"])
+    assert found["b"] == "b done"
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ("model", ModelError, "no such model"),
+        ("crash", ResourceError, r"died \(SIGSEGV\) before it began"),
+        ("hang", ResourceError, "the models were not read within 1 s"),
+    ],
+)
+def test_a_setup_that_fails_ends_everything(ask, monkeypatch, fault, kind, message):
+    monkeypatch.setattr(worker, "SETUP_LIMIT_S", 1.0 if fault == "hang" else 60.0)
+    with pytest.raises(kind, match=message):
+        ask("a", "b", fault=fault)
+
+
+def test_several_workers_share_the_tasks(ask):
+    found = ask("a", "b", "segv", "c", "d", jobs=2)
+    assert sorted(task for task, _ in found) == ["a", "b", "c", "d", "segv"]
+    assert len(list(ask.marks.iterdir())) in (2, 3)
+
+
+def test_a_worker_that_dies_idle_is_no_answer(tmp_path):
+    found = answers(["a", "b", "slow", "c"], Setup(tmp_path), 2, 60.0)
+    first = [next(found) for _ in range(3)]
+    assert sorted(task for task, _ in first) == ["a", "b", "c"]
+    while not any(busy(int(path.name)) for path in tmp_path.iterdir()):
+        time.sleep(0.01)
+    for path in tmp_path.iterdir():
+        if not busy(int(path.name)):
+            os.kill(int(path.name), signal.SIGKILL)
+    assert next(found) == ("slow", "slow done")
+    assert not list(found)
+
+
+def busy(pid):
+    """Whether the process is in `slow`, which leaves a mark."""
+    return Path(f"/proc/{pid}/comm").read_text() == "slow\n"
+
+
+def test_row_127_a_worker_with_another_model_than_the_one_before_it_is_refused(ask):
+    with pytest.raises(ModelError, match="a model file was replaced while it was in use"):
+        ask("a", "segv", "b", fault="replaced")
+
+
+def test_when_the_parent_stops_listening_its_workers_end(tmp_path):
+    found = answers(["a", "hang"], Setup(tmp_path), 1, 60.0)
+    assert next(found) == ("a", "a done")
+    found.close()
+    assert not [pid for pid in tmp_path.iterdir() if alive(int(pid.name))]
+
+
+def test_a_sigint_to_the_group_of_the_parent_does_not_reach_a_worker(tmp_path):
+    found = answers(["a", "b"], Setup(tmp_path), 1, 60.0)
+    next(found)
+    (pid,) = (int(path.name) for path in tmp_path.iterdir())
+    assert os.getpgid(pid) == pid != os.getpgid(0)
+    os.kill(pid, signal.SIGINT)
+    time.sleep(0.2)
+    assert next(found) == ("b", "b done")
+    found.close()

@@ -1,0 +1,52 @@
+"""Work for workers of tests, to be imported by them: what crashes, hangs, fails, and what does not."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascade.worker import Ready
+from preprocess.errors import InputError, ModelError
+
+
+@dataclass(frozen=True)
+class Setup:
+    """`fault`: what is wrong with the setup itself. `marks`: a folder where each worker leaves its process id."""
+
+    marks: Path
+    fault: str = ""
+
+    def __call__(self):
+        (self.marks / str(os.getpid())).write_text("")
+        count = len(list(self.marks.iterdir()))
+        if self.fault == "model":
+            raise ModelError("no such model")
+        if self.fault == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.fault == "hang":
+            time.sleep(60)
+        return Ready(act, f"model {count}" if self.fault == "replaced" else "model")
+
+
+def act(task):
+    if task == "segv":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif task == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif task == "hang":
+        time.sleep(60)
+    elif task == "slow":
+        Path("/proc/self/comm").write_text("slow")
+        time.sleep(2)
+    elif task == "error":
+        raise InputError("bad file")
+    elif task == "bug":
+        raise IndexError("list index out of range")
+    elif task == "memory":
+        raise MemoryError
+    elif task == "disk":
+        raise OSError(28, "No space left on device", "/full/x")
+    elif task == "leave":
+        os._exit(0)
+    return f"{task} done"
