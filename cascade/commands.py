@@ -210,6 +210,7 @@ def report(source: Path, output: Path, **options: Any) -> None:
     from cascade.stage_report import report_cases
     from evaluate.pictures import png, three_planes
     from evaluate.stage_tables import report_text, write_account
+    from evaluate.text import make_folder
     from preprocess.layouts import find_cases
 
     runners = _runners(options["liver"], options["tumor"], options["device"])
@@ -225,6 +226,7 @@ def report(source: Path, output: Path, **options: Any) -> None:
         raise InputError(f"{source}: no labelled case to report on" + (" is held out" if options["held_out"] else ""))
     meta = {"models": [runner.models for runner in runners], "seconds": round(time.monotonic() - started, 1)}
     write_account(account, output, meta)
+    make_folder(output / "pictures")
     for case, picture in pictures.items():
         write_bytes(output / "pictures" / f"{case}.png", picture)
     click.echo(report_text(account))

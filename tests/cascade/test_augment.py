@@ -9,7 +9,7 @@ from cascade.augment import AIR, change_intensity, cut_patch, cut_scan, random_a
 from cascade.settings import Augmentation
 
 SHAPE = (7, 9, 11)
-OFF = Augmentation(*[0.0] * 10)
+OFF = Augmentation(*[0.0] * 12)
 
 
 def on(**changes):
@@ -125,7 +125,7 @@ def test_the_matrix_is_a_function_of_the_generator():
     assert not np.allclose(random_affine(rng(5), settings), random_affine(rng(6), settings))
 
 
-ALL = Augmentation(0.5, 15.0, 0.2, 0.25, 0.15, 0.3, 0.1, 0.5, 0.5, 0.3)
+ALL = Augmentation(0.5, 15.0, 0.2, 0.25, 0.15, 0.3, 0.1, 0.5, 0.5, 0.3, 0.0, 0.0)
 
 
 def test_everything_off_changes_nothing():

@@ -115,7 +115,7 @@ def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
     assert run_command(["report", str(source), "-o", str(out), *options]) == 0
     cases = {row["case"]: row["held_out"] for row in json.loads((out / "report.json").read_text())["cases"]}
     assert sorted(cases.values()) == [False, True]
-    written = {"index.html", "report.json", "report.txt", "stages.csv", "waterfall.csv", "lesions.csv"}
+    written = {"index.html", "report.json", "report.txt", "stages.csv", "waterfall.csv", "lesions.csv", "pictures"}
     assert {path.name for path in out.iterdir()} == written
     copy = tmp_path / "copy.nii"
     copy.write_bytes((source / "segmentation-2.nii").read_bytes())

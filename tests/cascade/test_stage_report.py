@@ -12,7 +12,7 @@ import cascade.stage_report
 from cascade.stage_report import report_cases
 from preprocess.cases import Case, LabelFile
 from preprocess.io import read_scan
-from preprocess.prepared import content_id
+from preprocess.volume import content_id
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
 fakes = importlib.util.module_from_spec(_spec)
