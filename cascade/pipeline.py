@@ -96,7 +96,8 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
     """
     with watch.step("stage1"):
         coarse = find_liver(volume, liver.infer, liver.preparation, liver.policy)
-    if not coarse.found:
+    # In a volume of one value there is nothing to see, whatever a network makes of it.
+    if not coarse.found or volume.array.min() == volume.array.max():
         empty = LabelMap(np.zeros(volume.grid.shape, np.uint8), volume.grid)
         return Segmentation(NOT_FOUND, empty, coarse)
     box = coarse.roi(volume.grid, liver.policy.margin_mm)

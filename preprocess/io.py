@@ -18,7 +18,8 @@ from SimpleITK import GetArrayFromImage, GetPixelIDValueAsString, ImageFileReade
 
 from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, ZIP_MAGIC, is_whole_zlib, reading_error, unpacked
 from preprocess.decoded import Decoded, assumed_steps, class_array, hu_array, lattice
-from preprocess.dicom import read_series
+from preprocess.dicom import read_series, read_slice
+from preprocess.dicom_files import is_dicom
 from preprocess.errors import InputError
 from preprocess.files import write_atomic
 from preprocess.geometry import Grid, index3, reoriented, triple
@@ -29,7 +30,7 @@ from preprocess.volume import LabelMap, Volume
 #: Most that the corners of a label may be off those of its image: headers are float32 of different programs.
 LIKE_TOLERANCE_MM = 0.1
 
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm")
 _ITK_FORMATS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
 _FORMATS = "give .nii, .nii.gz, .nrrd, .mha, a folder of DICOM slices or a ZIP of one"
 
@@ -149,8 +150,8 @@ def _decoded(path: Path, *, ct_only: bool) -> tuple[Decoded, NiftiHeader | None]
         return _read_itk(path, _ITK_FORMATS[suffix]), None
     if suffix in (".nhdr", ".mhd"):
         raise InputError(f"{path} keeps its voxels in another file; convert it to one .nrrd, .mha or .nii.gz")
-    if magic[128:132] == b"DICM" or suffix == ".dcm":
-        raise InputError(f"{path} is one DICOM file; give the folder that holds the slices of its series")
+    if suffix == ".dcm" or is_dicom(path):
+        return read_slice(path), None
     if path.name.lower().endswith((".img", ".img.gz", ".hdr", ".hdr.gz")):
         raise InputError(f"{path} is half of a two-file NIfTI or Analyze image; convert the pair to one .nii")
     return read_nifti(path)

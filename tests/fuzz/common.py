@@ -14,8 +14,8 @@ A target is a script `fuzz_NAME.py` beside this file; `make fuzz` finds it by it
         main(check, seeds())        # seeds: a list of bytes, each a good input
 
 `check` raises whatever it likes when the input broke something; only a `CascadeError` inside `expected_errors()` is the
-right answer to a bad input. A death by signal, more than `SECONDS` for one input and more than `MEMORY_MB` over the start
-count as findings too. Each kind of finding is printed once, with its input saved under `build/fuzz/`; run
+right answer to a bad input. A death by signal, more than `SECONDS` for one input and more than `MEMORY_MB` over the
+start count as findings too. Each kind of finding is printed once, with its input saved under `build/fuzz/`; run
 
     .venv/bin/python -m tests.fuzz.fuzz_NAME build/fuzz/FILE
 
@@ -58,8 +58,8 @@ def expected_errors() -> Iterator[None]:
     try:
         yield
     except CascadeError as error:
-        assert "\n" not in str(error), f"more than one line: {error!r}"
-        assert 10 < len(str(error)) < 1000, f"{len(str(error))} characters: {error!r}"
+        if "\n" in str(error) or not 10 < len(str(error)) < 1000:
+            raise AssertionError(f"not one short line: {error!r}") from error
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:

@@ -262,7 +262,7 @@ def test_padding_and_metal_are_clamped_without_a_word(tmp_path, dtype):
 
 @pytest.mark.parametrize(
     ("array", "match"),
-    [(HU * 0 + 7, "every voxel is 7"), (HU % 200, "8-bit"), (HU + 1000, "rescale missing"), (HU // 10, "span")],
+    [(HU * 0 + 7, "every voxel is 7"), (HU % 200, "8-bit"), (HU + 1000, "without its rescale"), (HU // 10, "span")],
 )
 def test_values_that_are_hardly_hu(tmp_path, array, match):
     _, (warning,) = hu_array(read_nifti(put(tmp_path, nifti(array.astype(np.int16))))[0])
