@@ -105,10 +105,7 @@ def _directions(file: DicomFile) -> NDArray[np.float64]:
 
 
 def _positions(files: Sequence[DicomFile]) -> NDArray[np.float64]:
-    positions = np.array([file.numbers("ImagePositionPatient", 3) for file in files])
-    if np.abs(positions).max() > 1e6:
-        raise InputError(f"{files[0].path.parent}: a slice lies kilometres away; export the series again")
-    return positions
+    return np.array([file.numbers("ImagePositionPatient", 3) for file in files])
 
 
 def _spacing(file: DicomFile, step_mm: float) -> NDArray[np.float64]:

@@ -58,7 +58,8 @@ class DicomFile:
             values = np.array([float(value) for value in self.text(keyword).split("\\")])
         except ValueError:
             values = np.array([])
-        if len(values) != count or not np.isfinite(values).all():
+        # What is larger is no length in mm, no HU and no direction.
+        if len(values) != count or not (np.abs(values) < 1e6).all():
             raise InputError(f"{self.path}: {keyword} is missing or broken; export the series again")
         return values
 
@@ -170,5 +171,6 @@ def _raw(data: Dataset, keyword: str) -> bytes:
     """The bytes of a value as stored; empty when it is absent."""
     if keyword not in data:
         return b""
-    value = data.get_item(keyword).value
+    # Without keep_deferred pydicom would convert an empty value, and may stumble on it.
+    value = data.get_item(keyword, keep_deferred=True).value
     return value if isinstance(value, bytes) else str(value or "").encode("latin-1", "replace")

@@ -138,13 +138,13 @@ class NiftiHeader:
             return 1.0, 0.0
         return slope, intercept if math.isfinite(intercept) else 0.0
 
+    @np.errstate(all="ignore")  # numpy's warnings about absurd numbers; the checks refuse them
     def grid(self) -> tuple[Grid, tuple[str, ...]]:
         """Where the voxels are, and warnings. The sform if its code is above 0, else the qform, else pixdim alone.
 
         Raises InputError for spacings of zero, not finite or outside a body's, and for sheared axes.
         """
-        with np.errstate(all="ignore"):
-            pixdim = np.abs(np.asarray(self.fields["pixdim"], np.float64)[1:4]) * self._unit_mm
+        pixdim = np.abs(np.asarray(self.fields["pixdim"], np.float64)[1:4]) * self._unit_mm
         if not (np.isfinite(pixdim).all() and pixdim.all()):
             raise InputError(f"{self.path}: spacing {pixdim.tolist()} mm; mend the header or convert the scan again")
         has_q, has_s = int(self.fields["qform_code"]) > 0, int(self.fields["sform_code"]) > 0
