@@ -23,14 +23,14 @@ from preprocess.dicom_files import is_dicom
 from preprocess.errors import InputError
 from preprocess.files import write_atomic
 from preprocess.geometry import Grid, index3, reoriented, triple
-from preprocess.nifti import read_nifti, verify_nifti, write_nifti
+from preprocess.nifti import is_half_of_pair, read_nifti, read_pair, verify_nifti, write_nifti
 from preprocess.nifti_header import NiftiHeader
 from preprocess.volume import LabelMap, Volume
 
 #: Most that the corners of a label may be off those of its image: headers are float32 of different programs.
 LIKE_TOLERANCE_MM = 0.1
 
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm")
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm", ".hdr.gz", ".hdr", ".img.gz", ".img")
 _ITK_FORMATS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
 _FORMATS = "give .nii, .nii.gz, .nrrd, .mha, a folder of DICOM slices or a ZIP of one"
 
@@ -152,9 +152,7 @@ def _decoded(path: Path, *, ct_only: bool) -> tuple[Decoded, NiftiHeader | None]
         raise InputError(f"{path} keeps its voxels in another file; convert it to one .nrrd, .mha or .nii.gz")
     if suffix == ".dcm" or is_dicom(path):
         return read_slice(path), None
-    if path.name.lower().endswith((".img", ".img.gz", ".hdr", ".hdr.gz")):
-        raise InputError(f"{path} is half of a two-file NIfTI or Analyze image; convert the pair to one .nii")
-    return read_nifti(path)
+    return read_pair(path) if is_half_of_pair(path) else read_nifti(path)
 
 
 def _read_itk(path: Path, image_io: str) -> Decoded:

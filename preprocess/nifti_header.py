@@ -1,6 +1,6 @@
 """The header of a NIfTI-1 or NIfTI-2 file: its fields, what they say of the voxels, and where the voxels are in space.
 
-World coordinates in NIfTI are RAS; the grids that leave here are LPS. Only single files (.nii) are known.
+World coordinates in NIfTI are RAS; the grids that leave here are LPS.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class NiftiHeader:
     fields: Any  # a 0-d structured array; numpy's stubs cannot describe it
 
     @staticmethod
-    def parse(head: bytes, path: Path) -> NiftiHeader:
-        """The header in the first bytes of a file. Raises InputError when it is none of a single-file NIfTI."""
+    def parse(head: bytes, path: Path, *, pair: bool = False) -> NiftiHeader:
+        """The header in the first bytes of a file, `pair`: of a .hdr. Raises InputError when it is none of the kind."""
         for version, singles, pairs in ((_NIFTI1, b"n+1", b"ni1"), (_NIFTI2, b"n+2", b"ni2")):
             for order in _ORDERS:
                 if head[:4] != np.array(version.itemsize, f"{order}i4").tobytes():
@@ -69,10 +69,12 @@ class NiftiHeader:
                     raise InputError(f"{path} is truncated: {len(head)} of {version.itemsize} bytes of its header")
                 fields = np.frombuffer(head[: version.itemsize], version.newbyteorder(order))[0]
                 magic = bytes(fields["magic"])[:3]
-                if magic == pairs:
-                    raise InputError(f"{path} is half of a two-file NIfTI (.hdr and .img); convert them to one .nii")
-                if magic != singles:
+                if magic not in (singles, pairs):
                     raise InputError(f"{path} is an Analyze file or its NIfTI header is damaged; convert it to .nii")
+                if (magic == pairs) != pair:
+                    raise InputError(
+                        f"{path} is a NIfTI {'file' if pair else 'pair'} by its header; name it accordingly"
+                    )
                 return NiftiHeader(path, fields)
         raise InputError(f"{path} is not a NIfTI file; give a CT as .nii, .nii.gz, .nrrd, .mha or a DICOM folder")
 
@@ -124,7 +126,8 @@ class NiftiHeader:
     def offset(self) -> int:
         """Where the voxels start in the file, in bytes."""
         value = float(self.fields["vox_offset"])
-        least = self.fields.dtype.itemsize + 4
+        # The voxels of a pair are in a file of their own.
+        least = 0 if bytes(self.fields["magic"])[:2] == b"ni" else self.fields.dtype.itemsize + 4
         # 0 is written by programs that rely on the default.
         if value != 0 and not (math.isfinite(value) and value >= least and value.is_integer()):
             raise InputError(f"{self.path}: corrupt NIfTI header (vox_offset {value:g}); convert the scan again")

@@ -50,7 +50,7 @@ def dicom(folder, name, stored, position, **tags):
         "columns": ((0x0028, 0x0011), "US", u2(columns)),
         "spacing": ((0x0028, 0x0030), "DS", "0.8\\0.7"),
         "allocated": ((0x0028, 0x0100), "US", u2(bits)),
-        "stored": ((0x0028, 0x0101), "US", u2(bits)),
+        "bits": ((0x0028, 0x0101), "US", u2(bits)),
         "high": ((0x0028, 0x0102), "US", u2(bits - 1)),
         "signed": ((0x0028, 0x0103), "US", u2(int(stored.dtype.kind == "i"))),
         "intercept": ((0x0028, 0x1052), "DS", "-1024"),

@@ -79,6 +79,58 @@ def test_row_24_nifti_2(tmp_path, order):
     assert scan.native == Grid(SHAPE, SPACING, (-30.0, -20.0, 10.0))
 
 
+def pair(tmp_path, compress, **changes):
+    whole = bytearray(nifti(vox_offset=0, **changes))
+    whole[344:348] = b"ni1\0"
+    ending = ".gz" if compress is not bytes else ""
+    halves = (
+        put(tmp_path, compress(bytes(whole[:348])), f"a.hdr{ending}"),
+        put(tmp_path, compress(bytes(whole[352:])), f"a.img{ending}"),
+    )
+    return halves
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_row_25_a_pair_is_read_from_either_half(tmp_path, compress):
+    for half in pair(tmp_path, compress):
+        scan = read_scan(half)
+        np.testing.assert_array_equal(native(scan), HU)
+        assert scan.native == Grid(SHAPE, SPACING, (-30.0, -20.0, 10.0))
+        labels = LabelMap(np.ones(scan.volume.grid.shape, np.uint8), scan.volume.grid)
+        write_labels(tmp_path / "out.nii.gz", labels, scan)
+        assert read_scan(tmp_path / "out.nii.gz").native == scan.native
+
+
+@pytest.mark.parametrize(
+    ("lost", "match"), [(0, r"header fields, a\.hdr\[\.gz\], are missing"), (1, r"voxels, a\.img")]
+)
+def test_row_25_one_half_missing(tmp_path, lost, match):
+    halves = pair(tmp_path, bytes)
+    halves[lost].unlink()
+    with pytest.raises(InputError, match=match):
+        read_scan(halves[1 - lost])
+
+
+def test_row_25_half_a_pair_that_is_cut_or_no_half(tmp_path):
+    header, voxels = pair(tmp_path, gzip.compress)
+    whole = voxels.read_bytes()
+    for content in (
+        whole[:-8],
+        whole[:-1] + b"\xff",
+        gzip.compress(HU.tobytes()[:-1]),
+        gzip.compress(HU.tobytes() + b"x"),
+    ):
+        voxels.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.img\.gz.*(truncated|damaged|declares)"):
+            read_scan(header)
+    header.write_bytes(header.read_bytes()[:-8])
+    with pytest.raises(InputError, match=r"a\.hdr\.gz is truncated"):
+        read_scan(header)
+    header.write_bytes(nifti())
+    with pytest.raises(InputError, match=r"of the other kind; name it \.nii"):
+        read_scan(header)
+
+
 def test_row_26_voxels_that_are_not_finite(tmp_path):
     array = HU.astype(np.float32)
     array[0, 1, 2], array[2, 3, 4], array[1, 0, 0] = np.nan, np.inf, -np.inf

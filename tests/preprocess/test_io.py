@@ -238,8 +238,8 @@ def test_a_huge_nrrd_asks_for_no_memory(tmp_path):
         ("a.mhd", b"ObjectType = Image", "in another file"),
         ("a.dcm", bytes(200), "holds no DICOM picture"),
         ("a", bytes(128) + b"DICM", "holds no DICOM picture"),
-        ("a.img", bytes(200), "half of a two-file"),
-        ("a.hdr.gz", bytes(200), "half of a two-file"),
+        ("a.img", bytes(200), r"header fields, a\.hdr.* missing"),
+        ("a.hdr.gz", bytes(200), r"voxels, a\.img.* missing"),
         ("a.txt", b"hello", "not a NIfTI file"),
     ],
 )

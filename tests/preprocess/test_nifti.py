@@ -129,7 +129,7 @@ def test_every_flipped_bit_in_the_body_is_noticed(tmp_path):
         (gzip.compress(gzip.compress(nifti())), "compressed twice"),
         (b"\x1f\x8b\x08\x08" + b"n" * 10_000, "truncated"),
         (gzip.compress(b"hello"), "not a NIfTI"),
-        (nifti()[:344] + b"ni1\0" + nifti()[348:], "half of a two-file"),
+        (nifti()[:344] + b"ni1\0" + nifti()[348:], "name it as halves of a pair"),
         (nifti()[:344] + bytes(4) + nifti()[348:], "Analyze"),
         (nifti(tail=b"more"), "holds more than the 472 bytes"),
     ],
