@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.decoded import Decoded, lattice
-from preprocess.dicom_child import Decoder
 from preprocess.dicom_files import DicomFile, dicom_file, dicom_files
 from preprocess.dicom_pixels import LOSSY, slice_hu
 from preprocess.dicom_series import LEAST_SLICES, check_slice, chosen_series
 from preprocess.dicom_steps import even_step, evened
 from preprocess.errors import InputError
+from preprocess.itk_child import ItkChild
 
 #: Most that slices may drift sideways, in mm and in parts of the stack's height (0.002 is 0.1 degrees of tilt).
 DRIFT_TOLERANCE_MM, DRIFT_TOLERANCE = 0.1, 0.002
@@ -42,7 +42,7 @@ def read_series(folder: Path, *, ct_only: bool = True) -> Decoded:
     files, warnings = dicom_files(folder)
     files, skipped = chosen_series(folder, files, ct_only=ct_only)
     _check_alike(folder, files)
-    with Decoder() as decoder:
+    with ItkChild() as decoder:
         files, doubled = _ordered(folder, files, decoder)
         heights, directions = _stacked(folder, files)
         step = even_step(folder, heights)
@@ -67,7 +67,7 @@ def read_slice(path: Path) -> Decoded:
     thickness, odd = _THICKNESS_MM, ("the slice does not say how thick it is; 1 mm assumed",)
     if file.text("SliceThickness"):
         thickness, odd = float(file.numbers("SliceThickness", 1)[0]), ()  # type: ignore[assignment]
-    with Decoder() as decoder:
+    with ItkChild() as decoder:
         array = slice_hu(file, decoder)[None]
     grid = lattice(path, (1, *file.size), directions * _spacing(file, thickness), _positions([file])[0])
     return Decoded(path, array, grid, warnings=(*odd, *_odd_pixels([file], ct_only=True)))
@@ -113,7 +113,7 @@ def _spacing(file: DicomFile, step_mm: float) -> NDArray[np.float64]:
     return np.array([[step_mm], *file.numbers("PixelSpacing", 2)[:, None].tolist()])
 
 
-def _ordered(folder: Path, files: list[DicomFile], decoder: Decoder) -> tuple[list[DicomFile], tuple[str, ...]]:
+def _ordered(folder: Path, files: list[DicomFile], decoder: ItkChild) -> tuple[list[DicomFile], tuple[str, ...]]:
     """Slices from low to high along the normal, without repetitions of one slice."""
     heights = _positions(files) @ _directions(files[0])[0]
     order = np.argsort(heights, kind="stable")
@@ -146,7 +146,7 @@ def _stacked(folder: Path, files: Sequence[DicomFile]) -> tuple[NDArray[np.float
     return heights, directions
 
 
-def _pixels(files: Sequence[DicomFile], decoder: Decoder) -> NDArray[Any]:
+def _pixels(files: Sequence[DicomFile], decoder: ItkChild) -> NDArray[Any]:
     """All slices (z, y, x), in the narrowest of int16 and what a slice needs: a rescale may differ between slices."""
     out: NDArray[Any] | None = None
     for z, file in enumerate(files):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.dicom_child import Decoder
 from preprocess.dicom_files import DicomFile, dataset
 from preprocess.errors import InputError
+from preprocess.itk_child import ItkChild
 
 _UID = "1.2.840.10008.1.2"
 #: Implicit, explicit, deflated and big endian; RLE.
@@ -25,7 +25,7 @@ _JPEG = tuple(f"{_UID}.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91))
 LOSSY = tuple(f"{_UID}.4.{n}" for n in (50, 51))
 
 
-def slice_hu(file: DicomFile, decoder: Decoder) -> NDArray[Any]:
+def slice_hu(file: DicomFile, decoder: ItkChild) -> NDArray[Any]:
     """The values (y, x) with rescale applied; int16 when they fit. Raises InputError when undecodable."""
     slope = file.numbers("RescaleSlope", 1)[0] if file.text("RescaleSlope") else 1.0
     intercept = file.numbers("RescaleIntercept", 1)[0] if file.text("RescaleIntercept") else 0.0
@@ -36,14 +36,22 @@ def slice_hu(file: DicomFile, decoder: Decoder) -> NDArray[Any]:
         whole = slope.is_integer() and intercept.is_integer() and max(abs(slope), abs(intercept)) < 2**15
         hu = stored.astype(np.int64) * int(slope) + int(intercept) if whole else stored * slope + intercept
     elif file.syntax in _JPEG:
-        # The child's decoder, GDCM, rescales by itself.
-        hu = decoder.decode(file.path, file.size)
+        hu = _jpeg(file, decoder)
     else:
         raise InputError(f"{file.path}: transfer syntax {file.syntax} is not supported; export the series uncompressed")
     limits = np.iinfo(np.int16)
     if hu.dtype.kind in "iu" and hu.min() >= limits.min and hu.max() <= limits.max:
         return hu.astype(np.int16)
     return hu.astype(np.float64) if hu.dtype.kind == "f" else hu.astype(np.int32)
+
+
+def _jpeg(file: DicomFile, decoder: ItkChild) -> NDArray[Any]:
+    """HU (y, x): SimpleITK's GDCM rescales by itself."""
+    rows, columns = file.size
+    array = decoder.read(file.path, "GDCMImageIO", rows * columns).array
+    if array is None or array.shape != (1, rows, columns):
+        raise InputError(f"{file.path}: its pixels are of another size than it says; copy or export the series again")
+    return np.asarray(array[0])
 
 
 def _plain(file: DicomFile) -> NDArray[Any]:

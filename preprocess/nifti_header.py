@@ -72,9 +72,8 @@ class NiftiHeader:
                 if magic not in (singles, pairs):
                     raise InputError(f"{path} is an Analyze file or its NIfTI header is damaged; convert it to .nii")
                 if (magic == pairs) != pair:
-                    raise InputError(
-                        f"{path} is a NIfTI {'file' if pair else 'pair'} by its header; name it accordingly"
-                    )
+                    name = ".nii, which it is" if pair else "as halves of a pair, .hdr and .img"
+                    raise InputError(f"{path}: its NIfTI header is of the other kind; name it {name}")
                 return NiftiHeader(path, fields)
         raise InputError(f"{path} is not a NIfTI file; give a CT as .nii, .nii.gz, .nrrd, .mha or a DICOM folder")
 

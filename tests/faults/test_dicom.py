@@ -15,12 +15,12 @@ import pydicom
 import pytest
 import SimpleITK
 
-import preprocess.dicom_child
+import preprocess.itk_child
 from cascade.batch import Outputs, run_case
-from preprocess.dicom_child import Decoder
 from preprocess.errors import InputError
 from preprocess.geometry import Grid
 from preprocess.io import read_scan
+from preprocess.itk_child import ItkChild
 from tests.cascade import fakes
 from tests.made_dicom import HU, SECRET, SHAPE, STORED, dicom, element, series
 
@@ -385,37 +385,42 @@ def jpeg_slice(tmp_path):
     return tmp_path / "ct/0.dcm"
 
 
-def test_a_decoder_that_dies_hangs_or_lies_is_one_line(tmp_path, monkeypatch):
-    path = jpeg_slice(tmp_path)
-    for script, match in (
-        ("import os; os.abort()", "crash the decoder"),
-        ("import time; time.sleep(60)", "take longer than 0.5 s"),
-        ("import sys; sys.stdout.buffer.write(b'\\xff' * 8)", "cannot be decoded"),
-        ("import sys; sys.stdout.buffer.write(b'\\x08' + bytes(15)); sys.stdout.flush()", "cannot be decoded"),
-    ):
-        monkeypatch.setattr(preprocess.dicom_child, "_COMMAND", (sys.executable, "-c", script))
-        with Decoder(seconds=0.5 if "sleep" in script else 30) as decoder, pytest.raises(InputError, match=match):
-            decoder.decode(path, (40, 50))
+@pytest.mark.parametrize(
+    ("script", "match"),
+    [
+        ("import os; os.abort()", "crashes its reader"),
+        ("import time; time.sleep(60)", "takes longer than 0.5 s to read"),
+        ("import sys; sys.stdout.buffer.write(b'\\xff' * 8)", "is damaged"),
+        ("import sys; sys.stdout.buffer.write(b'\\2' + bytes(7) + b'{}')", "is damaged"),
+    ],
+)
+def test_a_reader_that_dies_hangs_or_lies_is_one_line(tmp_path, monkeypatch, script, match):
+    monkeypatch.setattr(preprocess.itk_child, "_COMMAND", (sys.executable, "-c", script))
+    seconds = 0.5 if "sleep" in script else 30
+    with ItkChild(seconds) as child, pytest.raises(InputError, match=match):
+        child.read(tmp_path / "a.dcm", "GDCMImageIO", 2000)
 
 
 def test_a_broken_jpeg_slice_is_one_line_and_the_next_is_read(tmp_path):
     path = jpeg_slice(tmp_path)
-    broken = tmp_path / "broken.dcm"
     content = bytearray(path.read_bytes())
-    content[-600:-20] = bytes(580)
+    content[400:] = bytes(len(content) - 400)
+    broken = tmp_path / "broken.dcm"
     broken.write_bytes(content)
-    with Decoder() as decoder:
-        with pytest.raises(InputError, match=r"broken\.dcm: its pixels"):
-            decoder.decode(tmp_path / "broken.dcm", (40, 51))
-        assert decoder.decode(path, (40, 50)).shape == (40, 50)
+    with ItkChild() as child:
+        with pytest.raises(InputError, match=r"broken\.dcm"):
+            child.read(broken, "GDCMImageIO", 2000)
+        assert child.read(path, "GDCMImageIO", 2000).array.shape == (1, 40, 50)
+        assert child.read(path, "GDCMImageIO", 1999).array is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-def test_no_decoder_outlives_a_killed_parent(tmp_path):
+def test_no_reader_outlives_a_killed_parent(tmp_path):
     path = jpeg_slice(tmp_path)
     script = (
-        "import sys, time; from pathlib import Path; from preprocess.dicom_child import Decoder\n"
-        "d = Decoder(); d.decode(Path(sys.argv[1]), (40, 50)); print(d._child.pid, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from preprocess.itk_child import ItkChild\n"
+        "d = ItkChild(); d.read(Path(sys.argv[1]), 'GDCMImageIO', 2000)\n"
+        "print(d._child.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
@@ -427,4 +432,4 @@ def test_no_decoder_outlives_a_killed_parent(tmp_path):
             break
         time.sleep(0.1)
     else:
-        pytest.fail("the decoder still runs")
+        pytest.fail("the reader still runs")
