@@ -195,6 +195,12 @@ def test_row_19_any_header_byte_broken_gives_a_scan_or_one_line(tmp_path, at):
             assert np.isfinite(read_scan(path).volume.array).all()
 
 
+def test_row_19_a_metaimage_that_kills_simpleitk(tmp_path):
+    """Found by `make fuzz`: a death by signal, now of a child process."""
+    head = "ObjectType = Image\nNDims = 99999\nDimSize = 0 4 3\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    refused(tmp_path, head.encode() + bytes(100), "crashes its reader, so it is damaged", "a.mha")
+
+
 def test_row_20_five_dimensions_do_not_kill_the_process(tmp_path):
     path = put(tmp_path, nifti(dim=(5, 1, 2, 3, 1, 10, 1, 1)), "a.nii")
     script = "import sys; from pathlib import Path; from preprocess.io import read_scan; read_scan(Path(sys.argv[1]))"

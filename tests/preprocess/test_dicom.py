@@ -61,42 +61,6 @@ def test_a_real_series_is_read_as_by_simpleitk(chaos):
     assert scan.warnings == ()
 
 
-def test_other_files_beside_the_slices(tmp_path):
-    folder = series(tmp_path / "ct")
-    (folder / "notes.txt").write_text("hello")
-    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10")
-    (folder / "._s03.dcm").write_bytes(b"junk")
-    (folder / "more").mkdir()
-    image = read_series(folder)
-    np.testing.assert_array_equal(image.array, HU)
-    assert image.warnings == ("1 DICOM files without an image skipped",)
-
-
-def test_localizers_colour_pictures_and_segmentations_are_skipped_with_a_word(tmp_path):
-    folder = series(tmp_path / "ct")
-    dicom(folder, "scout.dcm", STORED[0], (0, 0, 0), kind="ORIGINAL\\PRIMARY\\LOCALIZER")
-    dicom(folder, "dose.dcm", np.zeros((3, 5, 3), np.uint8), (0, 0, 0), slope=None, intercept=None)
-    dicom(folder, "seg.dcm", STORED[0], (0, 0, 0), modality="SEG")
-    image = read_series(folder)
-    np.testing.assert_array_equal(image.array, HU)
-    assert image.warnings == ("3 DICOM files skipped (localizers, other series or objects)",)
-
-
-def test_a_short_or_foreign_series_beside_the_ct_is_skipped_with_a_word(tmp_path):
-    folder = series(tmp_path / "ct")
-    series(folder, (0, 1), "short", series="1.2.4")
-    series(folder, prefix="mr", modality="MR", series="1.2.5")
-    image = read_series(folder)
-    np.testing.assert_array_equal(image.array, HU)
-    assert image.warnings == ("6 DICOM files skipped (localizers, other series or objects)",)
-
-
-def test_two_series_are_ambiguous(tmp_path):
-    folder = series(tmp_path / "ct")
-    series(folder, (1, 2, 3), "b", series="1.2.4")
-    refused(folder, r"several series \(4 slices; 3 slices\)")
-
-
 @pytest.mark.parametrize(
     ("tags", "match"),
     [
@@ -124,39 +88,6 @@ def test_positions_rounded_to_a_tenth_are_no_gap(tmp_path):
     assert grid.spacing_mm[0] == pytest.approx(3.8 / 3)
 
 
-def test_a_repeated_slice_is_dropped_with_a_word(tmp_path):
-    folder = series(tmp_path / "ct")
-    dicom(folder, "again.dcm", STORED[2], (-30, -20, 20.004))
-    image = read_series(folder)
-    np.testing.assert_array_equal(image.array, HU)
-    assert image.warnings == ("1 repeated slices dropped",)
-
-
-def test_repetitions_alone_are_no_volume(tmp_path):
-    refused(series(tmp_path / "ct", (5, 5, 5, 5), array=np.stack([STORED[0]] * 4)), "1 different slices")
-
-
-def test_slices_of_another_size_or_direction(tmp_path):
-    folder = series(tmp_path / "a")
-    dicom(folder, "wide.dcm", np.zeros((3, 6), np.int16), (-30, -20, 30))
-    refused(folder, "several sizes")
-    folder = series(tmp_path / "b")
-    dicom(folder, "turned.dcm", STORED[0], (-30, -20, 30), orientation="0\\1\\0\\-1\\0\\0")
-    refused(folder, "differ in ImageOrientationPatient")
-
-
-def test_colour_and_multi_frame(tmp_path):
-    refused(series(tmp_path / "a", array=np.zeros((4, 3, 5, 3), np.uint8), slope=None, intercept=None), "colour")
-    refused(series(tmp_path / "b", array=np.zeros((4, 2, 3, 5), np.int16)), "multi-frame")
-
-
-def test_a_cut_slice_does_not_pass_as_one_that_never_was(tmp_path):
-    folder = series(tmp_path / "ct", (10, 15, 20, 25))
-    last = next(p for p in folder.iterdir() if b"25.000000" in p.read_bytes())
-    last.write_bytes(last.read_bytes()[:-10])
-    refused(folder, "truncated or damaged")
-
-
 def test_a_slice_without_position(tmp_path):
     folder = series(tmp_path / "ct")
     path = next(folder.iterdir())
@@ -164,13 +95,6 @@ def test_a_slice_without_position(tmp_path):
     at = content.index(b"-30.000000")
     path.write_bytes(content[:at] + b"1A " + content[at + 3 :])
     refused(folder, "ImagePositionPatient is missing or broken")
-
-
-def test_slopes_may_differ_between_slices(tmp_path):
-    for i, slope in enumerate(("1", "0.5", "2")):
-        dicom(tmp_path, str(i), np.array([[2, 4], [6, 9]], np.int16), (0, 0, i), slope=slope)
-    array = read_series(tmp_path).array
-    np.testing.assert_array_equal(array[:, 1], [[-1018, -1015], [-1021, -1019.5], [-1012, -1006]])
 
 
 def test_no_rescale_is_said(tmp_path):
@@ -237,15 +161,3 @@ def test_zip_bomb_damage_and_two_images(tmp_path):
             archive.writestr(name, gzip.compress(b"x"))
     with pytest.raises(InputError, match="holds 2 images"):
         read_scan(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "match"),
-    [("series/two_slices", "MR"), ("series/rgb_series", "MR"), ("series/ge_head_tilt_variable_spacing", "tilt")],
-)
-def test_odd_series_of_the_field(name, match):
-    folder = Path(__file__).parents[2].parent / "shared/odd" / name
-    if not folder.is_dir():
-        pytest.skip(f"no odd series at {folder}")
-    with pytest.raises(InputError, match=match):
-        read_scan(folder)
