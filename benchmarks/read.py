@@ -2,10 +2,9 @@
 
     python benchmarks/read.py [FILE ...]
 
-Without files: a synthetic abdomen as .nii.gz, deflated as most programs do. "look" is the whole gzip stream with its CRC
-bounded by the header, "read" all of `read_scan` up to HU in canonical order, with the census of the values. Rates are
-uncompressed megabytes per second, once by the clock and once by this process's CPU time, which other work on the
-machine does not change.
+Without files: a synthetic abdomen as .nii.gz, deflated as most programs do. "look" is the whole gzip stream with its
+CRC; "read" all of `read_scan` up to HU in canonical order, with the census of the values. Rates are uncompressed
+megabytes per second, once by the clock and once by this process's CPU time, which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -47,7 +46,9 @@ def main() -> None:
             print(f"{file.name[-26:]:28}{size:7.0f}" + "".join(f"{a:9.0f}{b:7.0f}" for a, b in rates), flush=True)
         for kind, content in hostile().items():
             (path := Path(name) / "hostile.nii.gz").write_bytes(content)
-            done = subprocess.run([sys.executable, "-c", _REFUSED, str(path)], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", _REFUSED, str(path)], capture_output=True, text=True, check=True
+            )
             print(f"{kind:28}{done.stdout.strip()}")
 
 

@@ -6,6 +6,7 @@ refused or, where slices are only unevenly spaced, resampled with a word. Messag
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ DRIFT_TOLERANCE_MM, DRIFT_TOLERANCE = 0.1, 0.002
 
 #: Slices closer than this are at one position.
 SAME_POSITION_MM = 0.01
+
+#: Degrees of a stated tilt that are worth a word.
+_NOTABLE_TILT = 0.5
 
 #: Stands in for the missing SliceThickness of a single slice.
 _THICKNESS_MM = 1.0
@@ -51,7 +55,8 @@ def read_series(folder: Path, *, ct_only: bool = True) -> Decoded:
     if step is None:
         array, step, uneven = evened(folder, array, heights)
     grid = lattice(folder, array.shape, directions * _spacing(files[0], step), _positions(files)[0])
-    return Decoded(folder, array, grid, warnings=(*warnings, *skipped, *doubled, *uneven, *_odd_pixels(files, ct_only)))
+    odd = (*uneven, *_tilt_warning(files, directions[0]), *_odd_pixels(files, ct_only))
+    return Decoded(folder, array, grid, warnings=(*warnings, *skipped, *doubled, *odd))
 
 
 def read_slice(path: Path) -> Decoded:
@@ -80,6 +85,17 @@ def _odd_pixels(files: Sequence[DicomFile], ct_only: bool) -> tuple[str, ...]:
     if any(file.syntax in LOSSY for file in files):
         odd.append("the slices are compressed with loss (JPEG); HU are not exact")
     return tuple(odd)
+
+
+def _tilt_warning(files: Sequence[DicomFile], normal: NDArray[np.float64]) -> tuple[str, ...]:
+    """A tilted gantry that straight slices stacked straight do not show: untilted before, or headers that lie."""
+    with contextlib.suppress(ValueError):
+        degrees = max(abs(float(file.text("GantryDetectorTilt") or 0)) for file in files)
+        if degrees > _NOTABLE_TILT and np.abs(normal).max() > np.cos(np.radians(_NOTABLE_TILT)):
+            return (
+                f"the header states a gantry tilt of {degrees:.3g} degrees, its positions show none; taken as straight",
+            )
+    return ()
 
 
 def _check_alike(folder: Path, files: Sequence[DicomFile]) -> None:

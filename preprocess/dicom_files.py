@@ -25,6 +25,7 @@ _NUMBERS = ("SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored",
 _TEXTS = (
     *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber", "NumberOfFrames", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
+    "GantryDetectorTilt",
 )
 _TAGS = [*_NUMBERS, *_TEXTS]
 

@@ -77,7 +77,7 @@ class ItkChild:
             assert child.stdin is not None
             child.stdin.write(_LENGTH.pack(len(request)) + request)
             child.stdin.flush()
-            return self._answer(most_voxels)
+            image = self._answer(most_voxels)
         except TimeoutError:
             self._stop()
             raise InputError(f"{path} takes longer than {self._seconds:g} s to read; leave it out") from None
@@ -86,15 +86,20 @@ class ItkChild:
             raise InputError(f"{path} crashes its reader, so it is damaged; copy or export it again") from None
         except (ValueError, TypeError, KeyError):
             self._stop()
-            raise InputError(f"{path} is damaged or truncated; copy or export it again") from None
+            image = None
+        if image is None:
+            raise InputError(f"{path} is damaged or truncated; copy or export it again")
+        return image
 
-    def _answer(self, most_voxels: int) -> ItkImage:
-        """Raises ValueError, TypeError or KeyError for anything but a sound answer."""
+    def _answer(self, most_voxels: int) -> ItkImage | None:
+        """None for an unreadable file. Raises ValueError, TypeError or KeyError for what is no answer."""
         end = time.monotonic() + self._seconds
         (length,) = _LENGTH.unpack(self._receive(_LENGTH.size, end))
         if length > _MOST_INFO:
             raise ValueError("not an answer")
         info = json.loads(bytes(self._receive(length, end)))
+        if info is None:
+            return None
         kind, shape = info.pop("dtype"), info.pop("shape")
         info = {key: tuple(value) if isinstance(value, list) else value for key, value in info.items()}
         if shape is None:
@@ -153,10 +158,10 @@ def _limit() -> None:
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answers each request with a table of what the image is, empty if it is unreadable, and its voxels."""
+    """Answers each request with a table of what the image is, null if it is unreadable, and its voxels."""
     while head := requests.read(_LENGTH.size):
         request = json.loads(requests.read(_LENGTH.unpack(head)[0]))
-        info: dict[str, Any] = {}
+        info: dict[str, Any] | None = None
         array: NDArray[Any] | None = None
         # RuntimeError is SimpleITK's only error; the others are a name it cannot take.
         with contextlib.suppress(RuntimeError, TypeError, UnicodeError, MemoryError):
@@ -165,7 +170,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
             info["shape"] = array.shape if array is not None else None
         content = json.dumps(info).encode()
         answers.write(_LENGTH.pack(len(content)) + content)
-        if info and array is not None:
+        if info is not None and array is not None:
             answers.write(np.ascontiguousarray(array).data)
         answers.flush()
 

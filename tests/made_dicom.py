@@ -38,6 +38,7 @@ def dicom(folder, name, stored, position, **tags):
         "uid": ((0x0008, 0x0018), "UI", uid),
         "modality": ((0x0008, 0x0060), "CS", "CT"),
         "patient": ((0x0010, 0x0010), "PN", SECRET),
+        "tilt": ((0x0018, 0x1120), "DS", ""),
         "study": ((0x0020, 0x000D), "UI", "1.2"),
         "series": ((0x0020, 0x000E), "UI", "1.2.3"),
         "position": ((0x0020, 0x0032), "DS", "\\".join(f"{v:.6f}" for v in position)),

@@ -100,6 +100,12 @@ def test_row_62_gantry_tilt(tmp_path, heights):
     refused(series(tmp_path / "ct", heights, orientation="1\\0\\0\\0\\0.96\\-0.28"), r"16\.3 degrees \(gantry tilt\)")
 
 
+def test_row_62_a_tilt_that_only_the_tag_states(tmp_path):
+    warning = "the header states a gantry tilt of 16.3 degrees, its positions show none; taken as straight"
+    read(series(tmp_path / "ct", tilt="-16.3"), warning)
+    read(series(tmp_path / "odd", tilt="1A"))
+
+
 def test_row_63_several_series_are_listed(tmp_path):
     folder = series(tmp_path / "ct")
     series(folder, (1, 2, 3), "b", series="1.2.4")

@@ -225,7 +225,8 @@ def test_row_35_spacing_zero_or_not_finite(tmp_path, value):
 @pytest.mark.parametrize("code", [0, 1])
 def test_row_36_negative_pixdim(tmp_path, code):
     scan = scan_of(tmp_path, sform_code=code, pixdim=(1, -0.7, 0.8, -5, 0, 0, 0, 0))
-    assert scan.native.spacing_mm == SPACING
+    assert scan.native == Grid(SHAPE, SPACING, (-30.0, -20.0, 10.0) if code else (0.0, 0.0, 0.0))
+    assert len(scan.warnings) == 1 - code  # no orientation stated
 
 
 @pytest.mark.parametrize("factor", [0.001, 100])
@@ -275,8 +276,7 @@ def orientations():
 
 @pytest.mark.parametrize(("order", "flipped"), orientations())
 def test_row_43_and_44_all_48_orientations(tmp_path, order, flipped):
-    """Read to the same bits, and a mask of it goes back to the same places. The networks see the canonical array only,
-    so the mask of a whole run is the same too (tests/cascade/test_batch.py runs one)."""
+    """Read to the same bits, and a mask of it goes back to the same places; whole runs: cascade/test_batch.py."""
     grid = Grid(SHAPE, SPACING, (-30.0, -20.0, 10.0))
     stored_grid = grid.turned(order, flipped)
     affine = np.column_stack([(np.array(stored_grid.axes) * np.array(stored_grid.spacing_mm)[:, None])[::-1].T])

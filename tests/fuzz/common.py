@@ -45,7 +45,7 @@ Check = Callable[[bytes, Path], None]
 Mutate = Callable[[bytes, random.Random], bytes]
 
 #: Limits for one input.
-SECONDS, MEMORY_MB = 10, 400
+SECONDS, MEMORY_MB = 20, 400
 #: Inputs of one child; then a new one starts, so that memory that only grows slowly is no finding.
 _BATCH = 500
 _FINDINGS = Path("build/fuzz")

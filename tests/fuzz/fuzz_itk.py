@@ -2,12 +2,15 @@
 
 import random
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
 
+import preprocess.itk_files
 from preprocess.io import read_scan
+from preprocess.itk_child import ItkChild
 from tests.fuzz.common import expected_errors, main, mutated
 from tests.made_nifti import HU
 
@@ -49,4 +52,7 @@ def check(content: bytes, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # One reader for all inputs, restarted when one kills it: starting it takes longer than reading.
+    child = ItkChild(seconds=15)
+    preprocess.itk_files.ItkChild = lambda: nullcontext(child)  # type: ignore[assignment,misc]
     main(check, seeds(), mutate)
