@@ -4,7 +4,7 @@
 
 Without files: a synthetic abdomen as .nii.gz, deflated as most programs do. "look" is the whole gzip stream with its
 CRC; "read" all of `read_scan` up to HU in canonical order, with the census of the values. Rates are uncompressed
-megabytes per second, once by the clock and once by this process's CPU time, which other work on the machine changes less.
+megabytes per second, once by the clock and once by this process's CPU time, which depends less on other work.
 """
 
 from __future__ import annotations
