@@ -21,7 +21,11 @@ from preprocess.archive import reading_error
 from preprocess.errors import InputError
 from preprocess.folders import entries
 
-_NUMBERS = ("SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+_NUMBERS = (
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+)
 _TEXTS = (
     *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber", "NumberOfFrames", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),

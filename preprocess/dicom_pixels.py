@@ -55,7 +55,7 @@ def _jpeg(file: DicomFile, decoder: ItkChild) -> NDArray[Any]:
 
 
 def _plain(file: DicomFile) -> NDArray[Any]:
-    """Stored values (y, x) of an uncompressed or RLE slice, without what other bits of the words hold."""
+    """Stored values (y, x) of an uncompressed or RLE slice; pydicom leaves out what other bits of the words hold."""
     data = dataset(file.path)
     try:
         with warnings.catch_warnings():
@@ -66,9 +66,4 @@ def _plain(file: DicomFile) -> NDArray[Any]:
         array = np.empty(0)
     if array.shape != file.size or array.dtype.kind not in "iu":
         raise InputError(f"{file.path}: its pixels are truncated or damaged; copy or export the series again")
-    bits = 8 * array.dtype.itemsize
-    stored = file.integers.get("BitsStored", bits)
-    unused = bits - 1 - file.integers.get("HighBit", stored - 1)
-    if not (0 < stored <= bits and 0 <= unused <= bits - stored):
-        raise InputError(f"{file.path}: {stored} bits stored in {bits}; export the series again")
-    return (array << unused) >> (bits - stored) if stored < bits else array
+    return np.asarray(array)

@@ -39,7 +39,7 @@ _MOST_INFO = 1 << 16
 class ItkImage:
     """What SimpleITK makes of a file. Per axis (x, y, z, ...); `array` is (..., z, y, x).
 
-    `array` is None when the image has more than one value a voxel or more voxels than were asked for.
+    `array` is None when the image is no 3-D scalar one or has more voxels than were asked for.
     """
 
     size: tuple[int, ...]
@@ -190,7 +190,8 @@ def _read(path: str, image_io: str, most: int) -> tuple[dict[str, Any], NDArray[
         "origin": reader.GetOrigin(),
         "direction": reader.GetDirection(),
     }
-    is_wanted = info["components"] == 1 and not info["is_complex"] and np.prod(info["size"], dtype=object) <= most
+    is_scalar = info["components"] == 1 and not info["is_complex"] and len(info["size"]) == 3
+    is_wanted = is_scalar and np.prod(info["size"], dtype=object) <= most
     return info, GetArrayFromImage(reader.Execute()) if is_wanted else None
 
 

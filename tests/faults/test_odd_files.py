@@ -33,6 +33,7 @@ SAYS = {
     "series/two_slices": "MR",
     "series/rgb_series": "MR",
     "series/ge_head_tilt_variable_spacing": "tilt",
+    "nrrd/test1d_ascii.nrrd": "1-D",
     "dicom/CT0012.fragmented_no_bot_jpeg_baseline.51.dcm": "multi-frame",
     "dicom/CT_JPEGProcess10_12TransferSyntax_1.2.840.10008.1.2.4.55.dcm": "transfer syntax .*4.55 is not supported",
     "dicom/seg_image_ct_true_fractional.dcm": "SEG",
