@@ -16,16 +16,13 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.filereader import read_file_meta_info
 
 from preprocess.archive import reading_error
 from preprocess.errors import InputError
 from preprocess.folders import entries
 
-_NUMBERS = (
-    "SamplesPerPixel",
-    "Rows",
-    "Columns",
-)
+_NUMBERS = ("SamplesPerPixel", "Rows", "Columns")
 _TEXTS = (
     *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber", "NumberOfFrames", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
@@ -142,9 +139,9 @@ def dicom_file(path: Path) -> DicomFile | None:
 def dataset(path: Path, tags: list[str] | None = None) -> FileDataset:
     """What pydicom makes of a file: only `tags` without pixels, or everything. Raises InputError where it stumbles."""
     try:
-        _check_deflated(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            _check_deflated(path)
             return pydicom.dcmread(path, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
     except OSError as error:
         raise reading_error(path, error) from error
@@ -154,14 +151,20 @@ def dataset(path: Path, tags: list[str] | None = None) -> FileDataset:
 
 
 def _check_deflated(path: Path) -> None:
-    """Raises ValueError for a deflated file that grows to more than any slice has."""
+    """Raises ValueError for a deflated file that grows to more than any slice has; zlib.error for a damaged one."""
     with path.open("rb") as file:
-        head = file.read(2048)
-        at = head.find(_DEFLATED.encode())
-        if at < 0:
+        head = file.read(1 << 16)
+        start = 132 if head[128:132] == b"DICM" else 0
+        # pydicom, not the length of the group, which may lie, says whether it would inflate the rest.
+        is_deflated = (
+            _text(read_file_meta_info(path), "TransferSyntaxUID") == _DEFLATED
+            if start
+            else (_DEFLATED.encode() in head)
+        )
+        if not is_deflated:
             return
-        # The group of the file's own description ends with its length, given in its first element.
-        file.seek(144 + int.from_bytes(head[140:144], "little"))
+        # The first element of the file's own description gives its length.
+        file.seek(start + 12 + int.from_bytes(head[start + 8 : start + 12], "little"))
         engine = zlib.decompressobj(-15)
         engine.decompress(file.read(), 4 * MOST_PIXELS)
         if engine.unconsumed_tail:

@@ -42,7 +42,7 @@ def slice_hu(file: DicomFile, decoder: ItkChild) -> NDArray[Any]:
     limits = np.iinfo(np.int16)
     if hu.dtype.kind in "iu" and hu.min() >= limits.min and hu.max() <= limits.max:
         return hu.astype(np.int16)
-    return hu.astype(np.float64) if hu.dtype.kind == "f" else hu.astype(np.int32)
+    return hu
 
 
 def _jpeg(file: DicomFile, decoder: ItkChild) -> NDArray[Any]:

@@ -235,7 +235,8 @@ def test_row_69_no_preamble(tmp_path):
     read(folder)
 
 
-def test_row_69_a_deflated_bomb_is_not_inflated(tmp_path):
+@pytest.mark.parametrize("group_length", ["true", "a lie"])
+def test_row_69_a_deflated_bomb_is_not_inflated(tmp_path, group_length):
     folder = series(tmp_path / "ct")
     path = next(folder.iterdir())
     content = path.read_bytes()
@@ -244,7 +245,8 @@ def test_row_69_a_deflated_bomb_is_not_inflated(tmp_path):
     meta = content[144:meta_end].replace(plain, deflated)
     engine = zlib.compressobj(9, wbits=-15)
     body = engine.compress(content[meta_end:]) + b"".join(engine.compress(bytes(1 << 20)) for _ in range(80))
-    path.write_bytes(content[:140] + len(meta).to_bytes(4, "little") + meta + body + engine.flush())
+    length = len(meta) if group_length == "true" else 20
+    path.write_bytes(content[:140] + length.to_bytes(4, "little") + meta + body + engine.flush())
     refused(folder, "damaged or truncated DICOM file")
 
 
@@ -273,6 +275,13 @@ def test_row_72_slope_differs_between_slices(tmp_path):
         dicom(tmp_path, str(i), np.array([[2, 4], [6, 9]], np.int16), (0, 0, i), slope=slope)
     array = read_scan(tmp_path).volume.array
     np.testing.assert_array_equal(array[:, 1], [[-1018, -1015], [-1021, -1019.5], [-1012, -1006]])
+
+
+def test_row_72_32_bit_values_do_not_wrap(tmp_path):
+    stored = np.array([[0, 1], [2**31 - 1, 2**32 - 1]], np.uint32)
+    for i in range(3):
+        dicom(tmp_path, str(i), stored, (0, 0, i), slope="2", intercept="-1")
+    np.testing.assert_array_equal(read_scan(tmp_path).volume.array[0], [[-1, 1], [30000, 30000]])
 
 
 @pytest.mark.parametrize("tags", [{"slope": ""}, {"kind": ""}, {"frames": ""}, {"frames": None}, {"uid": "1.2\x80"}])
