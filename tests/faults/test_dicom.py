@@ -1,6 +1,7 @@
 """Rows 58-79 of the catalogue of faults: what a folder of DICOM files can be. Each names its row."""
 
 import gzip
+import locale
 import logging
 import os
 import signal
@@ -155,6 +156,8 @@ def test_row_66_multi_frame(tmp_path):
 def itk_series(folder, compressor):
     """Slices of noise written by SimpleITK, compressed without loss."""
     hu = np.random.default_rng(0).integers(-1000, 1500, (3, 40, 50)).astype(np.int16)
+    # GDCM's JPEG sets the locale of the whole process to C and leaves it there: another reason for a child process.
+    before = locale.setlocale(locale.LC_ALL)
     folder.mkdir()
     for z in range(3):
         image = SimpleITK.GetImageFromArray(hu[z : z + 1])
@@ -167,6 +170,7 @@ def itk_series(folder, compressor):
         writer.UseCompressionOn()
         writer.SetFileName(str(folder / f"{z}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)
     return hu
 
 
