@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/cascade demo
@@ -19,6 +19,14 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every target gets FUZZ_SECONDS: `make fuzz FUZZ_SECONDS=3600` for an hour each.
+FUZZ_SECONDS ?= 60
+
+fuzz: $(VENV)/installed
+	@failed=0; for target in $(basename $(notdir $(wildcard tests/fuzz/fuzz_*.py))); do \
+		$(BIN)/python -m tests.fuzz.$$target --seconds $(FUZZ_SECONDS) || failed=1; \
+	done; exit $$failed
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -99,7 +99,8 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
     with watch.step("stage1"):
         coarse = find_liver(volume, liver.infer, liver.preparation, liver.policy)
     nothing = Segmentation(NOT_FOUND, LabelMap(np.zeros(volume.grid.shape, np.uint8), volume.grid), coarse)
-    if not coarse.found:
+    # In a volume of one value there is nothing to see, whatever a network makes of it.
+    if not coarse.found or volume.array.min() == volume.array.max():
         return nothing
     box = coarse.roi(volume.grid, liver.policy.margin_mm)
     _LOG.info("region of interest %s..%s of %s (z, y, x)", box.start, box.stop, volume.grid.shape)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.ct_check import Census, ct_warnings
 from preprocess.errors import InputError
 from preprocess.geometry import CANONICAL_AXES, Grid, Index, Triple, reoriented, triple
 from preprocess.volume import TUMOR
@@ -58,7 +59,8 @@ def lattice(path: Path, shape: Index, steps_mm: NDArray[np.float64], origin_mm: 
     Spacings are rounded to 1e-6 mm, so that float noise does not differ between the orientations of one scan. Axes
     that are perpendicular only within `SHEAR_TOLERANCE` are made so. Raises InputError for what is no lattice in mm.
     """
-    if not (np.isfinite(steps_mm).all() and np.isfinite(origin_mm).all()):
+    # A kilometre away is as good as infinite, and its square is still a number.
+    if not (np.abs([*steps_mm, origin_mm]) < 1e6).all():
         raise InputError(f"{path}: spacing or position is not finite; mend the header or convert the scan again")
     spacing = np.linalg.norm(steps_mm, axis=1)
     if spacing.min() == 0:
@@ -95,22 +97,23 @@ def hu_array(image: Decoded) -> tuple[NDArray[Any], tuple[str, ...]]:
     """HU in canonical orientation, C-contiguous, clamped to `HU_RANGE`, and what is odd about the values.
 
     int16 when all values are whole, else float32. Values that are not finite become air (-1024).
+    Raises InputError for a label map (see `preprocess.ct_check`).
     """
     out: NDArray[Any] = np.empty(image.grid.canonical().shape, np.int16)
-    holes, low, high = 0, np.inf, -np.inf
+    holes, census = 0, Census()
     for z, plane in enumerate(image.planes()):
         if plane.dtype.kind == "f":
             finite = np.isfinite(plane)
             if not finite.all():
                 holes += int(plane.size - np.count_nonzero(finite))
                 plane = np.where(finite, plane, plane.dtype.type(HU_RANGE[0]))
+        census.add(plane)
         plane = np.clip(plane, *_limits(plane.dtype))
         if out.dtype != np.float32 and plane.dtype.kind == "f" and (np.rint(plane) != plane).any():
             out = out.astype(np.float32)
         out[z] = plane
-        low, high = min(low, float(plane.min())), max(high, float(plane.max()))
     warnings = [f"{holes} voxels are not finite (NaN or infinite); filled with {HU_RANGE[0]} HU"] if holes else []
-    return out, (*warnings, *_odd_values(low, high))
+    return out, (*warnings, *ct_warnings(image.path, census))
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
@@ -120,18 +123,6 @@ def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
         return low, high
     info = np.iinfo(dtype)
     return max(low, int(info.min)), min(high, int(info.max))
-
-
-def _odd_values(low: float, high: float) -> list[str]:
-    if low == high:
-        return [f"every voxel is {low:g} HU; is this the right file?"]
-    if low >= 0 and high <= 255:
-        return [f"values {low:g} to {high:g} look like an 8-bit picture, not HU; results may be wrong"]
-    if low >= 0:
-        return [f"values {low:g} to {high:g} hold no air, so they may not be HU (rescale missing?)"]
-    if high - low < 300:
-        return [f"values {low:g} to {high:g} span too little to be HU; is this CT?"]
-    return []
 
 
 def class_array(image: Decoded) -> NDArray[np.uint8]:

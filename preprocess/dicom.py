@@ -1,12 +1,12 @@
 """Reads one CT series out of a folder of DICOM files, placing slices by their positions and never by their names.
 
 The reader of SimpleITK builds wrong volumes from gapped, doubled or tilted series without a word; here each of these is
-refused. Messages name no patient and no UID. One file is one slice: multi-frame objects are refused.
+refused or, where slices are only unevenly spaced, resampled with a word. Messages name no patient and no UID.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.decoded import Decoded, lattice
-from preprocess.dicom_files import MODALITY, ORIENTATION, PIXEL_SPACING, POSITION, SERIES, SLOPE, DicomFile, dicom_files
+from preprocess.dicom_files import DicomFile, dicom_file, dicom_files
+from preprocess.dicom_pixels import LOSSY, slice_hu
+from preprocess.dicom_series import LEAST_SLICES, check_slice, chosen_series
+from preprocess.dicom_steps import even_step, evened
 from preprocess.errors import InputError
-from preprocess.geometry import Grid
-
-#: A series of fewer slices is no volume.
-LEAST_SLICES = 3
-
-#: Most that a slice may lie off the even lattice along the normal, in parts of a step: positions are often rounded to
-#: 0.1 mm, and a missing slice is off by a whole step.
-STEP_TOLERANCE = 0.1
+from preprocess.itk_child import ItkChild
 
 #: Most that slices may drift sideways, in mm and in parts of the stack's height (0.002 is 0.1 degrees of tilt).
 DRIFT_TOLERANCE_MM, DRIFT_TOLERANCE = 0.1, 0.002
@@ -32,66 +28,90 @@ DRIFT_TOLERANCE_MM, DRIFT_TOLERANCE = 0.1, 0.002
 #: Slices closer than this are at one position.
 SAME_POSITION_MM = 0.01
 
+#: Degrees of a stated tilt that are worth a word.
+_NOTABLE_TILT = 0.5
+
+#: Stands in for the missing SliceThickness of a single slice.
+_THICKNESS_MM = 1.0
+
 
 def read_series(folder: Path, *, ct_only: bool = True) -> Decoded:
-    """The only series of at least `LEAST_SLICES` slices in `folder`, rescaled, (z, y, x), sorted by position.
+    """The only series of at least three slices in `folder`, rescaled, (z, y, x), sorted by position.
 
     Files that are no DICOM are ignored; localizers and other objects are skipped with a warning. With `ct_only` (an
-    image) the modality must be CT; without (a label) it may be any. Raises InputError for several series, slices
-    that differ in size or direction, lie at one position, unevenly, or drift sideways (gantry tilt).
+    image) the modality must be CT; without (a label) it may be any. Slices that are unevenly spaced, without one
+    missing, are interpolated to even steps with a warning. Raises InputError for several series, slices that differ
+    in size or direction, lie at one position, have gaps, or drift sideways (gantry tilt).
     """
     files, warnings = dicom_files(folder)
-    files, more = _chosen(folder, files, ct_only)
+    files, skipped = chosen_series(folder, files, ct_only=ct_only)
     _check_alike(folder, files)
-    files, doubled = _ordered(folder, files)
-    grid = _stack_grid(folder, files)
-    array = _pixels(files)
-    unscaled = ct_only and any(not file.tag(SLOPE) for file in files)
-    odd = ("the series has no rescale; stored values are taken as HU",) if unscaled else ()
-    return Decoded(folder, array, grid, warnings=(*warnings, *more, *doubled, *odd))
+    with ItkChild() as decoder:
+        files, doubled = _ordered(folder, files, decoder)
+        heights, directions = _stacked(folder, files)
+        step = even_step(folder, heights)
+        array = _pixels(files, decoder)
+    uneven: tuple[str, ...] = ()
+    if step is None:
+        array, step, uneven = evened(folder, array, heights)
+    grid = lattice(folder, array.shape, directions * _spacing(files[0], step), _positions(files)[0])
+    odd = (*uneven, *_tilt_warning(files, directions[0]), *_odd_pixels(files, ct_only))
+    return Decoded(folder, array, grid, warnings=(*warnings, *skipped, *doubled, *odd))
 
 
-def _chosen(folder: Path, files: list[DicomFile], ct_only: bool) -> tuple[list[DicomFile], tuple[str, ...]]:
-    """The files of the one usable series, and a warning about the rest."""
-    series: dict[str, list[DicomFile]] = defaultdict(list)
-    for file in files:
-        if file.tag(MODALITY) not in ("SEG", "RTDOSE", "RTSTRUCT") and not file.is_localizer:
-            series[file.tag(SERIES)].append(file)
-    usable = [s for s in series.values() if not ct_only or s[0].tag(MODALITY) == "CT"]
-    if not usable:
-        found = ", ".join(sorted({file.tag(MODALITY) or "unknown" for file in files}))
-        raise InputError(f"{folder} holds no CT slices (modality {found}); give an axial CT series")
-    multi = next((file for s in usable for file in s if file.size[2:] != (1,)), None)
-    if multi is not None:
-        raise InputError(f"{multi.path} is a multi-frame DICOM object; export the CT with one file a slice")
-    # Colour pictures in a CT series are screen saves, dose charts or renderings.
-    usable = [grey for s in usable if (grey := [file for file in s if file.components == 1])]
-    if not usable:
-        raise InputError(f"{folder} holds colour pictures, not CT in HU; give the original series")
-    large = [s for s in usable if len(s) >= LEAST_SLICES]
-    counts = ", ".join(str(len(s)) for s in sorted(usable, key=len, reverse=True))
-    if not large:
-        raise InputError(f"{folder} has too few slices for a volume ({counts}; at least {LEAST_SLICES} are needed)")
-    if len(large) > 1:
-        raise InputError(f"{folder} holds {len(usable)} series ({counts} slices); put the one to use in its own folder")
-    rest = len(files) - len(large[0])
-    return large[0], ((f"{rest} DICOM files skipped (localizers, other series or objects)",) if rest else ())
+def read_slice(path: Path) -> Decoded:
+    """The CT slice in one DICOM file as a volume (1, y, x), as thick as its header says.
+
+    Raises InputError when the file is no CT slice.
+    """
+    file = dicom_file(path)
+    if file is None:
+        raise InputError(f"{path} holds no DICOM picture (a DICOMDIR only lists files); give the folder of the slices")
+    check_slice(file)
+    directions = _directions(file)
+    thickness, odd = _THICKNESS_MM, ("the slice does not say how thick it is; 1 mm assumed",)
+    if file.text("SliceThickness"):
+        thickness, odd = float(file.numbers("SliceThickness", 1)[0]), ()  # type: ignore[assignment]
+    with ItkChild() as decoder:
+        array = slice_hu(file, decoder)[None]
+    grid = lattice(path, (1, *file.size), directions * _spacing(file, thickness), _positions([file])[0])
+    return Decoded(path, array, grid, warnings=(*odd, *_odd_pixels([file], ct_only=True)))
+
+
+def _odd_pixels(files: Sequence[DicomFile], ct_only: bool) -> tuple[str, ...]:
+    odd = []
+    if ct_only and not all(file.text("RescaleSlope") or file.text("RescaleIntercept") for file in files):
+        odd.append("the series has no rescale; stored values are taken as HU")
+    if any(file.syntax in LOSSY for file in files):
+        odd.append("the slices are compressed with loss (JPEG); HU are not exact")
+    return tuple(odd)
+
+
+def _tilt_warning(files: Sequence[DicomFile], normal: NDArray[np.float64]) -> tuple[str, ...]:
+    """A tilted gantry that straight slices stacked straight do not show: untilted before, or headers that lie."""
+    with contextlib.suppress(ValueError):
+        degrees = max(abs(float(file.text("GantryDetectorTilt") or 0)) for file in files)
+        if degrees > _NOTABLE_TILT and np.abs(normal).max() > np.cos(np.radians(_NOTABLE_TILT)):
+            return (
+                f"the header states a gantry tilt of {degrees:.3g} degrees, its positions show none; taken as straight",
+            )
+    return ()
 
 
 def _check_alike(folder: Path, files: Sequence[DicomFile]) -> None:
     """Raises InputError when slices differ in size, pixel spacing or direction."""
-    sizes = sorted({file.size[:2] for file in files})
+    sizes = sorted({file.size for file in files})
     if len(sizes) > 1:
         raise InputError(f"{folder}: slices of several sizes {sizes} in one series; keep those of one size")
-    for name, key, count in (("PixelSpacing", PIXEL_SPACING, 2), ("ImageOrientationPatient", ORIENTATION, 6)):
-        values = np.array([file.numbers(key, count, name) for file in files])
+    for keyword, count in (("PixelSpacing", 2), ("ImageOrientationPatient", 6)):
+        values = np.array([file.numbers(keyword, count) for file in files])
         if np.ptp(values, axis=0).max() > 1e-3:
-            raise InputError(f"{folder}: slices differ in {name}; keep those of one stack")
+            raise InputError(f"{folder}: slices differ in {keyword}; keep those of one stack")
 
 
 def _directions(file: DicomFile) -> NDArray[np.float64]:
     """Unit world vectors (3, 3): the normal, down a column, along a row."""
-    row, column = file.numbers(ORIENTATION, 6, "ImageOrientationPatient").reshape(2, 3)
+    row, column = file.numbers("ImageOrientationPatient", 6).clip(-2, 2).reshape(2, 3)
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if min(lengths) < 0.5:
         raise InputError(f"{file.path}: ImageOrientationPatient is no direction; export the series again")
@@ -101,10 +121,15 @@ def _directions(file: DicomFile) -> NDArray[np.float64]:
 
 
 def _positions(files: Sequence[DicomFile]) -> NDArray[np.float64]:
-    return np.array([file.numbers(POSITION, 3, "ImagePositionPatient") for file in files])
+    return np.array([file.numbers("ImagePositionPatient", 3) for file in files])
 
 
-def _ordered(folder: Path, files: list[DicomFile]) -> tuple[list[DicomFile], tuple[str, ...]]:
+def _spacing(file: DicomFile, step_mm: float) -> NDArray[np.float64]:
+    """Millimetres (3, 1) along the normal, down a column, along a row."""
+    return np.array([[step_mm], *file.numbers("PixelSpacing", 2)[:, None].tolist()])
+
+
+def _ordered(folder: Path, files: list[DicomFile], decoder: ItkChild) -> tuple[list[DicomFile], tuple[str, ...]]:
     """Slices from low to high along the normal, without repetitions of one slice."""
     heights = _positions(files) @ _directions(files[0])[0]
     order = np.argsort(heights, kind="stable")
@@ -114,19 +139,19 @@ def _ordered(folder: Path, files: list[DicomFile]) -> tuple[list[DicomFile], tup
         if heights[i] - last > SAME_POSITION_MM:
             kept.append(files[i])
             last = heights[i]
-        elif not np.array_equal(files[i].pixels(), kept[-1].pixels()):
+        elif not np.array_equal(slice_hu(files[i], decoder), slice_hu(kept[-1], decoder)):
             raise InputError(
                 f"{folder}: several different slices share one position, so this is not a volume (several phases?); "
                 "keep one phase"
             )
+    if len(kept) < LEAST_SLICES:
+        raise InputError(f"{folder} has {len(kept)} different slices; a volume needs at least {LEAST_SLICES}")
     dropped = len(files) - len(kept)
     return kept, ((f"{dropped} repeated slices dropped",) if dropped else ())
 
 
-def _stack_grid(folder: Path, files: Sequence[DicomFile]) -> Grid:
-    """The grid of sorted slices. Raises InputError when they are not evenly stacked along their normal."""
-    if len(files) < LEAST_SLICES:
-        raise InputError(f"{folder} has {len(files)} different slices; a volume needs at least {LEAST_SLICES}")
+def _stacked(folder: Path, files: Sequence[DicomFile]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Heights (mm from the first) of sorted slices, and `_directions`. Raises InputError when they drift sideways."""
     directions, positions = _directions(files[0]), _positions(files)
     offsets = positions - positions[0]
     heights = offsets @ directions[0]
@@ -134,27 +159,17 @@ def _stack_grid(folder: Path, files: Sequence[DicomFile]) -> Grid:
     if (drift > DRIFT_TOLERANCE_MM + DRIFT_TOLERANCE * heights).any():
         degrees = np.degrees(np.arctan2(drift[-1], heights[-1]))
         raise InputError(f"{folder}: slices are shifted sideways by {degrees:.1f} degrees (gantry tilt); untilt the CT")
-    step = heights[-1] / (len(files) - 1)
-    off = np.abs(heights - step * np.arange(len(files)))
-    if off.max() > max(STEP_TOLERANCE * step, SAME_POSITION_MM):
-        steps = np.diff(heights)
-        raise InputError(
-            f"{folder}: slices are {steps.min():.4g} to {steps.max():.4g} mm apart (missing slices or uneven spacing); "
-            "restore the missing ones or resample evenly"
-        )
-    down_mm, along_mm = files[0].numbers(PIXEL_SPACING, 2, "PixelSpacing")
-    columns, rows = files[0].size[:2]
-    return lattice(
-        folder, (len(files), rows, columns), directions * np.array([[step], [down_mm], [along_mm]]), positions[0]
-    )
+    return heights, directions
 
 
-def _pixels(files: Sequence[DicomFile]) -> NDArray[Any]:
+def _pixels(files: Sequence[DicomFile], decoder: ItkChild) -> NDArray[Any]:
     """All slices (z, y, x), in the narrowest of int16 and what a slice needs: a rescale may differ between slices."""
-    columns, rows = files[0].size[:2]
-    out: NDArray[Any] = np.empty((len(files), rows, columns), np.int16)
+    out: NDArray[Any] | None = None
     for z, file in enumerate(files):
-        plane = file.pixels()
+        plane = slice_hu(file, decoder)
+        # Not before the first slice is there: a small file may claim any size.
+        out = np.empty((len(files), *file.size), np.int16) if out is None else out
         out = out.astype(np.promote_types(out.dtype, plane.dtype), copy=False)
         out[z] = plane
+    assert out is not None
     return out

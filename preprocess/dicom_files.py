@@ -1,114 +1,184 @@
-"""DICOM files one by one: the few tags that building a volume needs, and the pixels of one slice.
+"""DICOM files one by one: the few tags that building a volume needs, as raw text, read by pydicom in Python.
 
-Only the tags listed here are read: names of patients and free text never leave the file.
+Only the tags listed here are read, and never converted: an odd value of a tag that is not needed stops no scan, and
+names of patients and free text never leave the file. Pixels are `preprocess.dicom_pixels`.
 """
 
 from __future__ import annotations
 
-import re
+import logging
+import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
-from SimpleITK import GetArrayFromImage, ImageFileReader, ProcessObject
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.filereader import read_file_meta_info
 
+from preprocess.archive import reading_error
 from preprocess.errors import InputError
 from preprocess.folders import entries
 
-MODALITY, IMAGE_TYPE, SERIES = "0008|0060", "0008|0008", "0020|000e"
-POSITION, ORIENTATION, PIXEL_SPACING, SLOPE = "0020|0032", "0020|0037", "0028|0030", "0028|1053"
+_NUMBERS = ("SamplesPerPixel", "Rows", "Columns")
+_TEXTS = (
+    *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber", "NumberOfFrames", "SliceThickness"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
+    "GantryDetectorTilt",
+)
+_TAGS = [*_NUMBERS, *_TEXTS]
 
-_TAGS = (MODALITY, IMAGE_TYPE, SERIES, POSITION, ORIENTATION, PIXEL_SPACING, SLOPE)
-_CT_STORAGE = b"1.2.840.10008.5.1.4.1.1.2"
+_CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 
-# GDCM's remarks on odd headers go to stderr, which belongs to the program.
-ProcessObject.SetGlobalWarningDisplay(False)
+#: A slice of more pixels than this is no CT; the largest detectors give 4096 x 4096.
+MOST_PIXELS = 4096 * 4096
+
+# Remarks on odd headers would stand on the user's terminal beside our one line, and may quote the value.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
 class DicomFile:
-    """The header of one readable DICOM image. `size` is (columns, rows, frames); `components` values a pixel."""
+    """The header of one DICOM image: `texts` and `numbers` by keyword, what is absent or empty left out."""
 
     path: Path
-    tags: dict[str, str]
-    size: tuple[int, ...]
-    components: int
+    syntax: str
+    texts: dict[str, str]
+    integers: dict[str, int]
 
-    def tag(self, key: str) -> str:
+    def text(self, keyword: str) -> str:
         """The text of a tag; empty when it is absent."""
-        return self.tags.get(key, "").strip(" \0")
+        return self.texts.get(keyword, "")
 
-    def numbers(self, key: str, count: int, name: str) -> NDArray[np.float64]:
-        """`count` numbers of a tag called `name`. Raises InputError when they are missing or no numbers."""
+    def numbers(self, keyword: str, count: int) -> NDArray[np.float64]:
+        """`count` numbers of a tag. Raises InputError when they are missing or no numbers."""
         try:
-            values = np.array([float(value) for value in self.tag(key).split("\\")])
+            values = np.array([float(value) for value in self.text(keyword).split("\\")])
         except ValueError:
             values = np.array([])
-        if len(values) != count or not np.isfinite(values).all():
-            raise InputError(f"{self.path}: {name} is missing or broken; export the series again")
+        # What is larger is no length in mm, no HU and no direction.
+        if len(values) != count or not (np.abs(values) < 1e6).all():
+            raise InputError(f"{self.path}: {keyword} is missing or broken; export the series again")
         return values
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.integers["Rows"], self.integers["Columns"]
+
+    @property
+    def frames(self) -> int:
+        """Number of pictures in the file."""
+        text = self.text("NumberOfFrames")
+        return int(text) if text.isdecimal() and len(text) < 9 else 1
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether a pixel is one value; colour pictures in a CT series are screen saves or dose charts."""
+        return self.integers.get("SamplesPerPixel", 1) == 1
 
     @property
     def is_localizer(self) -> bool:
         """Whether this is a scout view for planning, which often shares a folder with the scan."""
-        return "LOCALIZER" in self.tag(IMAGE_TYPE).upper()
-
-    def pixels(self) -> NDArray[np.int16] | NDArray[np.int32] | NDArray[np.float64]:
-        """The values (y, x) with rescale applied; int16 when they fit. Raises InputError when undecodable."""
-        if self.tag(SLOPE) and self.numbers(SLOPE, 1, "RescaleSlope")[0] == 0:
-            raise InputError(f"{self.path}: RescaleSlope is 0; export the series again")
-        try:
-            array = GetArrayFromImage(_reader(self.path).Execute())[0]
-        except RuntimeError:
-            raise InputError(f"{self.path}: its pixels cannot be decoded; copy or export the series again") from None
-        limits = np.iinfo(np.int16)
-        if array.dtype.kind in "iu" and array.min() >= limits.min and array.max() <= limits.max:
-            array = array.astype(np.int16)
-        return np.asarray(array)
+        return "LOCALIZER" in self.text("ImageType").upper()
 
 
 def dicom_files(folder: Path) -> tuple[list[DicomFile], tuple[str, ...]]:
-    """The readable DICOM images in `folder`, and a warning about DICOM files that hold no image.
+    """The DICOM images in `folder`, and a warning about DICOM files that hold no image.
 
     Files that are no DICOM are ignored. Raises InputError when no image is left, or a CT slice is damaged.
     """
     files, others = [], 0
     for path in entries(folder):
-        if not path.is_file():
-            continue
-        reader = _reader(path)
-        try:
-            reader.ReadImageInformation()
-        except (RuntimeError, UnicodeError):
-            others += _is_other_dicom(path)
-            continue
-        tags = {key: reader.GetMetaData(key) for key in _TAGS if reader.HasMetaDataKey(key)}
-        files.append(DicomFile(path, tags, tuple(reader.GetSize()), int(reader.GetNumberOfComponents())))
+        if path.is_file() and is_dicom(path):
+            file = dicom_file(path)
+            others += file is None
+            files += [file] if file else []
     if not files:
         raise InputError(f"{folder} holds no DICOM image; name the folder that holds the slices themselves")
     return files, ((f"{others} DICOM files without an image skipped",) if others else ())
 
 
-def _reader(path: Path) -> ImageFileReader:
-    reader = ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its first bytes: the magic, or, without preamble, a tag of group 2 or 8."""
     try:
-        reader.SetFileName(str(path))
-    except (TypeError, UnicodeError):
-        raise InputError(f"{path!r} is no name in UTF-8; rename it") from None
-    return reader
+        with path.open("rb") as file:
+            head = file.read(132)
+    except OSError as error:
+        raise reading_error(path, error) from error
+    bare = head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0" and (head[4:6].isalpha() or head[6:8] == b"\0\0")
+    return head[128:] == b"DICM" or bare
 
 
-def _is_other_dicom(path: Path) -> bool:
-    """Whether an unreadable file is a DICOM object other than CT. Raises InputError when it is a CT image: a slice that
-    is cut off must not pass as one that never was."""
+def dicom_file(path: Path) -> DicomFile | None:
+    """The header of a file, None when it is a DICOM object without a picture.
+
+    Raises InputError when it is a CT image without its pixels' description: a slice that is cut off must not pass as
+    one that never was.
+    """
+    data = dataset(path, _TAGS)
+    syntax, kind = (_text(data.file_meta, key) for key in ("TransferSyntaxUID", "MediaStorageSOPClassUID"))
+    order = "little" if data.original_encoding[1] in (True, None) else "big"
+    integers = {key: int.from_bytes(raw[:2], order) for key in _NUMBERS if (raw := _raw(data, key))}  # type: ignore[arg-type]
+    texts = {key: text for key in _TEXTS if (text := _text(data, key))}
+    if kind == _DICOMDIR:
+        return None
+    if not {"Rows", "Columns"} <= integers.keys():
+        if kind in (_CT_STORAGE, _CT_STORAGE + ".1"):
+            raise InputError(f"{path}: damaged or truncated DICOM file; export the series again")
+        return None
+    if not 0 < integers["Rows"] * integers["Columns"] <= MOST_PIXELS:
+        raise InputError(f"{path}: {integers['Rows']} x {integers['Columns']} pixels; no CT; export the series again")
+    return DicomFile(path, syntax, texts, integers)
+
+
+def dataset(path: Path, tags: list[str] | None = None) -> FileDataset:
+    """What pydicom makes of a file: only `tags` without pixels, or everything. Raises InputError where it stumbles."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _check_deflated(path)
+            return pydicom.dcmread(path, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
+    except OSError as error:
+        raise reading_error(path, error) from error
+    # pydicom raises whatever a broken file makes it stumble on.
+    except Exception:
+        raise InputError(f"{path}: damaged or truncated DICOM file; export the series again") from None
+
+
+def _check_deflated(path: Path) -> None:
+    """Raises ValueError for a deflated file that grows to more than any slice has; zlib.error for a damaged one."""
     with path.open("rb") as file:
-        head = file.read(1024)
-    if head[128:132] != b"DICM":
-        return False
-    # Media storage SOP class; group 2 is explicit little endian in every file.
-    found = re.search(rb"\x02\x00\x02\x00UI..([0-9.]+)", head, re.DOTALL)
-    if found and found[1] in (_CT_STORAGE, _CT_STORAGE + b".1"):
-        raise InputError(f"{path}: damaged or truncated DICOM file, or unknown compression; export the series again")
-    return True
+        head = file.read(1 << 16)
+        start = 132 if head[128:132] == b"DICM" else 0
+        # pydicom, not the length of the group, which may lie, says whether it would inflate the rest.
+        is_deflated = (
+            _text(read_file_meta_info(path), "TransferSyntaxUID") == _DEFLATED
+            if start
+            else (_DEFLATED.encode() in head)
+        )
+        if not is_deflated:
+            return
+        # The first element of the file's own description gives its length.
+        file.seek(start + 12 + int.from_bytes(head[start + 8 : start + 12], "little"))
+        engine = zlib.decompressobj(-15)
+        engine.decompress(file.read(), 4 * MOST_PIXELS)
+        if engine.unconsumed_tail:
+            raise ValueError("deflated data without an end")
+
+
+def _text(data: Dataset, keyword: str) -> str:
+    return _raw(data, keyword).decode("latin-1").strip(" \0")
+
+
+def _raw(data: Dataset, keyword: str) -> bytes:
+    """The bytes of a value as stored; empty when it is absent."""
+    if keyword not in data:
+        return b""
+    # Without keep_deferred pydicom would convert an empty value, and may stumble on it.
+    value = data.get_item(keyword, keep_deferred=True).value
+    return value if isinstance(value, bytes) else str(value or "").encode("latin-1", "replace")

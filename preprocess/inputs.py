@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from preprocess.dicom_files import is_dicom
 from preprocess.errors import InputError
 
 #: Endings of image files that are one case each.
@@ -37,12 +38,7 @@ def find_images(folder: Path) -> list[Path]:
 def _holds_dicom(folder: Path) -> bool:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     slices = [path for path in files if not path.name.lower().endswith(IMAGE_ENDINGS)]
-    return any(path.suffix.lower() in (".dcm", ".ima") or _has_magic(path) for path in slices[:10])
-
-
-def _has_magic(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    return any(path.suffix.lower() in (".dcm", ".ima") or is_dicom(path) for path in slices[:10])
 
 
 def _is_lits_label(name: str, names: set[str]) -> bool:

@@ -1,36 +1,33 @@
 """One image in, one mask out: `read_scan`, `read_labels` and `write_labels`, whatever the format.
 
 Everything that leaves here is (z, y, x) in canonical orientation; a mask goes back to the voxels of the file it is of.
-Here and in `preprocess.dicom` SimpleITK's order (x, y, z) becomes ours, and nowhere else.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
-from SimpleITK import GetArrayFromImage, GetPixelIDValueAsString, ImageFileReader
 
-from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, ZIP_MAGIC, is_whole_zlib, reading_error, unpacked
-from preprocess.decoded import Decoded, assumed_steps, class_array, hu_array, lattice
-from preprocess.dicom import read_series
+from preprocess.archive import GZIP_MAGIC, ZIP_MAGIC, reading_error, unpacked
+from preprocess.decoded import Decoded, class_array, hu_array
+from preprocess.dicom import read_series, read_slice
+from preprocess.dicom_files import is_dicom
 from preprocess.errors import InputError
 from preprocess.files import write_atomic
-from preprocess.geometry import Grid, index3, reoriented, triple
-from preprocess.nifti import read_nifti, verify_nifti, write_nifti
+from preprocess.geometry import Grid, reoriented
+from preprocess.itk_files import ITK_FORMATS, read_itk
+from preprocess.nifti import is_half_of_pair, read_nifti, read_pair, verify_nifti, write_nifti
 from preprocess.nifti_header import NiftiHeader
 from preprocess.volume import LabelMap, Volume
 
 #: Most that the corners of a label may be off those of its image: headers are float32 of different programs.
 LIKE_TOLERANCE_MM = 0.1
 
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
-_ITK_FORMATS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm", ".hdr.gz", ".hdr", ".img.gz", ".img")
 _FORMATS = "give .nii, .nii.gz, .nrrd, .mha, a folder of DICOM slices or a ZIP of one"
 
 _Read = TypeVar("_Read")
@@ -145,76 +142,10 @@ def _decoded(path: Path, *, ct_only: bool) -> tuple[Decoded, NiftiHeader | None]
     if path.is_dir():
         return read_series(path, ct_only=ct_only), None
     magic, suffix = _magic(path), path.suffix.lower()
-    if suffix in _ITK_FORMATS and magic[:2] != GZIP_MAGIC:
-        return _read_itk(path, _ITK_FORMATS[suffix]), None
+    if suffix in ITK_FORMATS and magic[:2] != GZIP_MAGIC:
+        return read_itk(path), None
     if suffix in (".nhdr", ".mhd"):
         raise InputError(f"{path} keeps its voxels in another file; convert it to one .nrrd, .mha or .nii.gz")
-    if magic[128:132] == b"DICM" or suffix == ".dcm":
-        raise InputError(f"{path} is one DICOM file; give the folder that holds the slices of its series")
-    if path.name.lower().endswith((".img", ".img.gz", ".hdr", ".hdr.gz")):
-        raise InputError(f"{path} is half of a two-file NIfTI or Analyze image; convert the pair to one .nii")
-    return read_nifti(path)
-
-
-def _read_itk(path: Path, image_io: str) -> Decoded:
-    """An NRRD or MetaImage file through SimpleITK, whose world is LPS as ours."""
-    reader = ImageFileReader()
-    reader.SetImageIO(image_io)
-    try:
-        text = _header_text(path)
-        if re.search(rb"^CompressedData\s*=\s*True", text, re.MULTILINE):
-            _check_compressed(path, len(text))
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        _check_scalar(path, reader)
-        image = reader.Execute()
-    except (RuntimeError, TypeError, UnicodeError):
-        raise InputError(f"{path} is damaged or truncated; copy it again or convert it to .nii.gz") from None
-    shape = index3(image.GetSize()[::-1])
-    # Columns of the direction matrix are the world vectors of x, y, z.
-    steps = (np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())).T[::-1]
-    grid = lattice(path, shape, steps, np.array(image.GetOrigin()))
-    warnings: tuple[str, ...] = ()
-    if not re.search(rb"^(space directions|TransformMatrix|Orientation|Rotation)\s*[:=]", text, re.MULTILINE):
-        grid = lattice(path, shape, assumed_steps(triple(image.GetSpacing()[::-1])), np.array(image.GetOrigin()))
-        warnings = ("orientation not stated in the header; assumed left, back, head (LPS)",)
-    return Decoded(path, GetArrayFromImage(image), grid, warnings=warnings)
-
-
-def _header_text(path: Path) -> bytes:
-    """The header of an NRRD or MetaImage file. Raises InputError for voxels in another file and for NaN in numbers."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(1 << 16)
-    except OSError as error:
-        raise reading_error(path, error) from error
-    text = re.split(rb"\r?\n\r?\n|ElementDataFile\s*=\s*LOCAL", head, maxsplit=1)[0]
-    if re.search(rb"^(data ?file\s*:|ElementDataFile\s*=)", text, re.MULTILINE | re.IGNORECASE):
-        raise InputError(f"{path} keeps its voxels in another file; convert it to one .nii.gz")
-    # SimpleITK reads a spacing of nan as 1.
-    if re.search(
-        rb"^(spac|ElementSpacing|Offset|TransformMatrix)[^:=]*[:=].*\bnan", text, re.MULTILINE | re.IGNORECASE
-    ):
-        raise InputError(f"{path}: spacing or position is not finite; mend the header or convert the scan again")
-    return text
-
-
-def _check_compressed(path: Path, start: int) -> None:
-    """Raises InputError for a damaged zlib stream behind a MetaImage header, which SimpleITK reads without a word."""
-    with path.open("rb") as file:
-        file.seek(start)
-        # The line that ends the header is `ElementDataFile = LOCAL`.
-        file.readline()
-        if not is_whole_zlib(file):
-            raise InputError(f"{path} is damaged or truncated; copy it again or convert it to .nii.gz")
-
-
-def _check_scalar(path: Path, reader: ImageFileReader) -> None:
-    size, values = reader.GetSize(), reader.GetNumberOfComponents()
-    sizes = "x".join(map(str, size))
-    if len(size) != 3 or values != 1 or "complex" in GetPixelIDValueAsString(reader.GetPixelID()):
-        found = f"{len(size)}-D, {sizes}, {values} values a voxel"
-        raise InputError(f"{path}: not a 3-D scalar CT volume ({found}); give one 3-D volume")
-    room = path.stat().st_size * DEFLATE_RATIO
-    if int(np.prod(size, dtype=object)) > room:
-        raise InputError(f"{path} is truncated: at most {room} bytes for {sizes} voxels")
+    if suffix == ".dcm" or is_dicom(path):
+        return read_slice(path), None
+    return read_pair(path) if is_half_of_pair(path) else read_nifti(path)

@@ -1,4 +1,4 @@
-"""Reads and writes single NIfTI files, plain or gzipped, by content and not by name.
+"""Reads NIfTI files and pairs, plain or gzipped, by content and not by name, and writes single files.
 
 Written out instead of calling SimpleITK because that reads a truncated file as if it were whole, turns NaN into 0 HU
 and dies on 5-D files: here the whole gzip stream is checked, and reading never goes beyond what the header declares.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ from preprocess.nifti_header import GEOMETRY_FIELDS, HEADER_BYTES, NiftiHeader
 
 _PIECE_BYTES = 1 << 20
 _COMPRESSION = 4
+_HALF = re.compile(r"\.(hdr|img)(\.gz)?$", re.IGNORECASE)
 #: NIfTI's codes of the types that are written.
 _WRITTEN = {"uint8": 2, "int16": 4}
 
@@ -33,9 +37,66 @@ def read_nifti(path: Path) -> tuple[Decoded, NiftiHeader]:
 
     Raises InputError for a file that is damaged, truncated, or no 3-D scalar image; ResourceError for lack of memory.
     """
+    with _opened(path) as stream:
+        head = _head(stream)
+        header = NiftiHeader.parse(head, path)
+        return _image(header, _Stream(path, chain([head], stream.pieces), stream.room, stream.gzip)), header
+
+
+def read_pair(path: Path) -> tuple[Decoded, NiftiHeader]:
+    """As `read_nifti`, for a two-file image (.hdr and .img, each plain or gzipped) of which `path` is either half.
+
+    Raises InputError that names the half that is missing.
+    """
+    halves = {half: _half(path, half) for half in (".hdr", ".img")}
+    with _opened(halves[".hdr"]) as stream:
+        head = _head(stream)
+        if sum(map(len, islice(stream.pieces, 2))) > _PIECE_BYTES:
+            raise InputError(f"{halves['.hdr']} is no NIfTI header: larger than 1 MiB; give the half with the header")
+    header = NiftiHeader.parse(head, halves[".hdr"], pair=True)
+    with _opened(halves[".img"]) as stream:
+        return _image(header, stream), header
+
+
+def is_half_of_pair(path: Path) -> bool:
+    """Whether a name is one of a two-file image."""
+    return _HALF.search(path.name) is not None
+
+
+def _half(path: Path, ending: str) -> Path:
+    stem = _HALF.sub("", path.name)
+    found = [p for p in (path.with_name(stem + ending), path.with_name(stem + ending + ".gz")) if p.is_file()]
+    if not found:
+        kind = "voxels" if ending == ".img" else "header fields"
+        raise InputError(
+            f"{path}: its {kind}, {stem}{ending}[.gz], are missing beside it; give both halves or one .nii"
+        )
+    return found[0]
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """The content of a file in pieces; `room` is the most bytes it can have, `gzip` the engine of a compressed one."""
+
+    path: Path
+    pieces: Iterator[bytes]
+    room: int
+    gzip: GzipPieces | None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Stream]:
+    """A file, decompressed if need be; what goes wrong while reading becomes one line."""
     try:
         with path.open("rb") as file:
-            return _read(path, file)
+            room = os.fstat(file.fileno()).st_size
+            compressed = file.read(2) == GZIP_MAGIC
+            file.seek(0)
+            if compressed:
+                engine = GzipPieces(file)
+                yield _Stream(path, iter(engine), room * DEFLATE_RATIO, engine)
+            else:
+                yield _Stream(path, iter(lambda: file.read(_PIECE_BYTES), b""), room, None)
     except EOFError:
         raise InputError(f"{path} is truncated: its gzip stream ends early; copy the file again") from None
     except zlib.error as error:
@@ -44,35 +105,30 @@ def read_nifti(path: Path) -> tuple[Decoded, NiftiHeader]:
         raise reading_error(path, error) from error
 
 
-def _read(path: Path, file: BinaryIO) -> tuple[Decoded, NiftiHeader]:
-    room = os.fstat(file.fileno()).st_size
-    compressed = file.read(2) == GZIP_MAGIC
-    file.seek(0)
-    pieces: Iterable[bytes]
-    if compressed:
-        room *= DEFLATE_RATIO
-        pieces = stream = GzipPieces(file)
-    else:
-        pieces, stream = iter(lambda: file.read(_PIECE_BYTES), b""), None
-    pieces = iter(pieces)
-    head = bytearray()
-    while len(head) < HEADER_BYTES and (piece := next(pieces, b"")):
+def _head(stream: _Stream) -> bytes:
+    head = b""
+    while len(head) < HEADER_BYTES and (piece := next(stream.pieces, b"")):
         head += piece
     if not head:
-        raise InputError(f"{path} is empty; copy the file again")
-    if compressed and head[:2] == GZIP_MAGIC:
-        raise InputError(f"{path} is compressed twice; run gunzip on it once")
-    header = NiftiHeader.parse(bytes(head), path)
+        raise InputError(f"{stream.path} is empty; copy the file again")
+    if stream.gzip and head[:2] == GZIP_MAGIC:
+        raise InputError(f"{stream.path} is compressed twice; run gunzip on it once")
+    return head
+
+
+def _image(header: NiftiHeader, stream: _Stream) -> Decoded:
+    """The voxels that `header` declares, out of `stream`, which must hold just these."""
+    path = stream.path
     grid, warnings = header.grid()
     total = header.offset + int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
     # Before any memory is asked for.
-    if total > room:
-        raise InputError(f"{path} is truncated: {'at most ' if compressed else ''}{room} of {total} bytes")
-    content = _filled(path, total, chain([head], pieces))
+    if total > stream.room:
+        raise InputError(f"{path} is truncated: {'at most ' if stream.gzip else ''}{stream.room} of {total} bytes")
+    content = _filled(path, total, stream.pieces)
     array = np.frombuffer(content, header.dtype, offset=header.offset).reshape(header.shape)
-    if stream is not None and stream.trailing:
+    if stream.gzip is not None and stream.gzip.trailing:
         warnings = (*warnings, "something follows the gzip stream of the file; ignored")
-    return Decoded(path, array, grid, *header.scaling, warnings=warnings), header
+    return Decoded(path, array, grid, *header.scaling, warnings=warnings)
 
 
 def _filled(path: Path, total: int, pieces: Iterable[bytes | bytearray]) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """The header of a NIfTI-1 or NIfTI-2 file: its fields, what they say of the voxels, and where the voxels are in space.
 
-World coordinates in NIfTI are RAS; the grids that leave here are LPS. Only single files (.nii) are known.
+World coordinates in NIfTI are RAS; the grids that leave here are LPS.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class NiftiHeader:
     fields: Any  # a 0-d structured array; numpy's stubs cannot describe it
 
     @staticmethod
-    def parse(head: bytes, path: Path) -> NiftiHeader:
-        """The header in the first bytes of a file. Raises InputError when it is none of a single-file NIfTI."""
+    def parse(head: bytes, path: Path, *, pair: bool = False) -> NiftiHeader:
+        """The header in the first bytes of a file, `pair`: of a .hdr. Raises InputError when it is none of the kind."""
         for version, singles, pairs in ((_NIFTI1, b"n+1", b"ni1"), (_NIFTI2, b"n+2", b"ni2")):
             for order in _ORDERS:
                 if head[:4] != np.array(version.itemsize, f"{order}i4").tobytes():
@@ -69,10 +69,11 @@ class NiftiHeader:
                     raise InputError(f"{path} is truncated: {len(head)} of {version.itemsize} bytes of its header")
                 fields = np.frombuffer(head[: version.itemsize], version.newbyteorder(order))[0]
                 magic = bytes(fields["magic"])[:3]
-                if magic == pairs:
-                    raise InputError(f"{path} is half of a two-file NIfTI (.hdr and .img); convert them to one .nii")
-                if magic != singles:
+                if magic not in (singles, pairs):
                     raise InputError(f"{path} is an Analyze file or its NIfTI header is damaged; convert it to .nii")
+                if (magic == pairs) != pair:
+                    name = ".nii, which it is" if pair else "as halves of a pair, .hdr and .img"
+                    raise InputError(f"{path}: its NIfTI header is of the other kind; name it {name}")
                 return NiftiHeader(path, fields)
         raise InputError(f"{path} is not a NIfTI file; give a CT as .nii, .nii.gz, .nrrd, .mha or a DICOM folder")
 
@@ -124,7 +125,8 @@ class NiftiHeader:
     def offset(self) -> int:
         """Where the voxels start in the file, in bytes."""
         value = float(self.fields["vox_offset"])
-        least = self.fields.dtype.itemsize + 4
+        # The voxels of a pair are in a file of their own.
+        least = 0 if bytes(self.fields["magic"])[:2] == b"ni" else self.fields.dtype.itemsize + 4
         # 0 is written by programs that rely on the default.
         if value != 0 and not (math.isfinite(value) and value >= least and value.is_integer()):
             raise InputError(f"{self.path}: corrupt NIfTI header (vox_offset {value:g}); convert the scan again")
@@ -138,13 +140,13 @@ class NiftiHeader:
             return 1.0, 0.0
         return slope, intercept if math.isfinite(intercept) else 0.0
 
+    @np.errstate(all="ignore")  # numpy's warnings about absurd numbers; the checks refuse them
     def grid(self) -> tuple[Grid, tuple[str, ...]]:
         """Where the voxels are, and warnings. The sform if its code is above 0, else the qform, else pixdim alone.
 
         Raises InputError for spacings of zero, not finite or outside a body's, and for sheared axes.
         """
-        with np.errstate(all="ignore"):
-            pixdim = np.abs(np.asarray(self.fields["pixdim"], np.float64)[1:4]) * self._unit_mm
+        pixdim = np.abs(np.asarray(self.fields["pixdim"], np.float64)[1:4]) * self._unit_mm
         if not (np.isfinite(pixdim).all() and pixdim.all()):
             raise InputError(f"{self.path}: spacing {pixdim.tolist()} mm; mend the header or convert the scan again")
         has_q, has_s = int(self.fields["qform_code"]) > 0, int(self.fields["sform_code"]) > 0

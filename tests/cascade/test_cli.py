@@ -47,8 +47,10 @@ def models(tiny_settings, tmp_path):
 
 
 def image_at(path, shape=(12, 30, 36), value=100):
-    """A block of 12 x 30 x 36 voxels of 2 x 2 x 5 mm: 259 mL, enough to count as a liver."""
-    image = sitk.GetImageFromArray(np.full(shape, value, np.int16))
+    """A block of 12 x 30 x 36 voxels of 2 x 2 x 5 mm: 259 mL, enough to count as a liver; with a speck of air."""
+    array = np.full(shape, value, np.int16)
+    array.flat[0] = -1000
+    image = sitk.GetImageFromArray(array)
     image.SetSpacing((2.0, 2.0, 5.0))
     sitk.WriteImage(image, str(path))
     return path

@@ -1,5 +1,4 @@
 import gzip
-import struct
 import zipfile
 from pathlib import Path
 
@@ -11,13 +10,7 @@ from preprocess.dicom import read_series
 from preprocess.errors import InputError
 from preprocess.geometry import Grid
 from preprocess.io import read_labels, read_scan
-
-SHAPE = (4, 3, 5)
-HU = (np.arange(60).reshape(SHAPE) * 20 - 1000).astype(np.int16)
-STORED = HU + np.int16(1024)
-CT = "1.2.840.10008.5.1.4.1.1.2"
-AXIAL = "1\\0\\0\\0\\1\\0"
-SECRET = "SECRET^NAME"
+from tests.made_dicom import HU, SECRET, SHAPE, STORED, dicom, series
 
 
 @pytest.fixture
@@ -25,69 +18,6 @@ def chaos():
     folder = Path(__file__).parents[2].parent / "shared/data/chaos/3/DICOM_anon"
     if not folder.is_dir():
         pytest.skip(f"no real series at {folder}")
-    return folder
-
-
-def element(tag, kind, value):
-    """One data element, explicit VR little endian."""
-    if isinstance(value, str):
-        value = value.encode("latin-1")
-    value += (b"\0" if kind in ("UI", "OB") else b" ") * (len(value) % 2)
-    length = struct.pack("<HI", 0, len(value)) if kind in ("OB", "OW") else struct.pack("<H", len(value))
-    return struct.pack("<HH", *tag) + kind.encode() + length + value
-
-
-def dicom(folder, name, stored, position, **tags):
-    """Writes one slice of stored values (y, x[, rgb]), pixels of 0.8 x 0.7 mm; `tags` change or remove the defaults.
-
-    By hand, as GDCM's writer mends what these tests want broken.
-    """
-    uid = f"1.2.3.{sum(name.encode())}.{len(name)}"
-    color = stored.ndim == 3 and stored.shape[-1] == 3
-    frames = 1 if stored.ndim == 2 or color else len(stored)
-    rows, columns = stored.shape[:2] if color else stored.shape[-2:]
-    bits = 8 * stored.dtype.itemsize
-    u2 = lambda value: struct.pack("<H", value)  # noqa: E731
-    elements = {
-        "kind": ((0x0008, 0x0008), "CS", "ORIGINAL\\PRIMARY\\AXIAL"),
-        "sop": ((0x0008, 0x0016), "UI", CT),
-        "uid": ((0x0008, 0x0018), "UI", uid),
-        "modality": ((0x0008, 0x0060), "CS", "CT"),
-        "patient": ((0x0010, 0x0010), "PN", SECRET),
-        "study": ((0x0020, 0x000D), "UI", "1.2"),
-        "series": ((0x0020, 0x000E), "UI", "1.2.3"),
-        "position": ((0x0020, 0x0032), "DS", "\\".join(f"{v:.6f}" for v in position)),
-        "orientation": ((0x0020, 0x0037), "DS", AXIAL),
-        "samples": ((0x0028, 0x0002), "US", u2(3 if color else 1)),
-        "photometric": ((0x0028, 0x0004), "CS", "RGB" if color else "MONOCHROME2"),
-        "planar": ((0x0028, 0x0006), "US", u2(0)),
-        "frames": ((0x0028, 0x0008), "IS", str(frames)),
-        "rows": ((0x0028, 0x0010), "US", u2(rows)),
-        "columns": ((0x0028, 0x0011), "US", u2(columns)),
-        "spacing": ((0x0028, 0x0030), "DS", "0.8\\0.7"),
-        "allocated": ((0x0028, 0x0100), "US", u2(bits)),
-        "stored": ((0x0028, 0x0101), "US", u2(bits)),
-        "high": ((0x0028, 0x0102), "US", u2(bits - 1)),
-        "signed": ((0x0028, 0x0103), "US", u2(int(stored.dtype.kind == "i"))),
-        "intercept": ((0x0028, 0x1052), "DS", "-1024"),
-        "slope": ((0x0028, 0x1053), "DS", "1"),
-        "pixels": ((0x7FE0, 0x0010), "OW", stored.tobytes()),
-    }
-    assert tags.keys() <= elements.keys()
-    values = {field: tags.get(field, value) for field, (_, _, value) in elements.items()}
-    body = b"".join(element(*elements[f][:2], value) for f, value in values.items() if value is not None)
-    meta = element((2, 1), "OB", b"\0\1") + element((2, 2), "UI", values["sop"]) + element((2, 3), "UI", uid)
-    meta += element((2, 0x10), "UI", "1.2.840.10008.1.2.1") + element((2, 0x12), "UI", "1.2.3.4")
-    length = element((2, 0), "UL", struct.pack("<I", len(meta)))
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(bytes(128) + b"DICM" + length + meta + body)
-    return folder / name
-
-
-def series(folder, heights=(10, 15, 20, 25), prefix="s", array=STORED, **tags):
-    """Slices of `array` at `heights` mm, whose names tell nothing about their order."""
-    for i, z in enumerate(heights):
-        dicom(folder, f"{prefix}{(7 * i + 3) % 11:02}.dcm", array[i], (-30, -20, z), **tags)
     return folder
 
 
@@ -131,42 +61,6 @@ def test_a_real_series_is_read_as_by_simpleitk(chaos):
     assert scan.warnings == ()
 
 
-def test_other_files_beside_the_slices(tmp_path):
-    folder = series(tmp_path / "ct")
-    (folder / "notes.txt").write_text("hello")
-    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10")
-    (folder / "._s03.dcm").write_bytes(b"junk")
-    (folder / "more").mkdir()
-    image = read_series(folder)
-    np.testing.assert_array_equal(image.array, HU)
-    assert image.warnings == ("1 DICOM files without an image skipped",)
-
-
-def test_localizers_colour_pictures_and_segmentations_are_skipped_with_a_word(tmp_path):
-    folder = series(tmp_path / "ct")
-    dicom(folder, "scout.dcm", STORED[0], (0, 0, 0), kind="ORIGINAL\\PRIMARY\\LOCALIZER")
-    dicom(folder, "dose.dcm", np.zeros((3, 5, 3), np.uint8), (0, 0, 0), slope=None, intercept=None)
-    dicom(folder, "seg.dcm", STORED[0], (0, 0, 0), modality="SEG")
-    image = read_series(folder)
-    np.testing.assert_array_equal(image.array, HU)
-    assert image.warnings == ("3 DICOM files skipped (localizers, other series or objects)",)
-
-
-def test_a_short_or_foreign_series_beside_the_ct_is_skipped_with_a_word(tmp_path):
-    folder = series(tmp_path / "ct")
-    series(folder, (0, 1), "short", series="1.2.4")
-    series(folder, prefix="mr", modality="MR", series="1.2.5")
-    image = read_series(folder)
-    np.testing.assert_array_equal(image.array, HU)
-    assert image.warnings == ("6 DICOM files skipped (localizers, other series or objects)",)
-
-
-def test_two_series_are_ambiguous(tmp_path):
-    folder = series(tmp_path / "ct")
-    series(folder, (1, 2, 3), "b", series="1.2.4")
-    refused(folder, r"2 series \(4, 3 slices\)")
-
-
 @pytest.mark.parametrize(
     ("tags", "match"),
     [
@@ -175,7 +69,7 @@ def test_two_series_are_ambiguous(tmp_path):
         ({"kind": "ORIGINAL\\PRIMARY\\LOCALIZER"}, "no CT slices"),
         ({"heights": (10, 15)}, r"too few slices for a volume \(2; at least 3"),
         ({"heights": (10, 15, 25, 30)}, "5 to 10 mm apart"),
-        ({"heights": (10, 15, 20, 26)}, "apart"),
+        ({"heights": (10, 15, 20, 28)}, r"gaps at 10\.0 to 18\.0 mm"),
         ({"heights": (10, 10, 10, 10)}, "share one position"),
         ({"heights": (10, 15, 15, 20)}, "share one position"),
         ({"orientation": "1\\0\\0\\0\\0.96\\-0.28"}, r"16\.3 degrees"),
@@ -194,39 +88,6 @@ def test_positions_rounded_to_a_tenth_are_no_gap(tmp_path):
     assert grid.spacing_mm[0] == pytest.approx(3.8 / 3)
 
 
-def test_a_repeated_slice_is_dropped_with_a_word(tmp_path):
-    folder = series(tmp_path / "ct")
-    dicom(folder, "again.dcm", STORED[2], (-30, -20, 20.004))
-    image = read_series(folder)
-    np.testing.assert_array_equal(image.array, HU)
-    assert image.warnings == ("1 repeated slices dropped",)
-
-
-def test_repetitions_alone_are_no_volume(tmp_path):
-    refused(series(tmp_path / "ct", (5, 5, 5, 5), array=np.stack([STORED[0]] * 4)), "1 different slices")
-
-
-def test_slices_of_another_size_or_direction(tmp_path):
-    folder = series(tmp_path / "a")
-    dicom(folder, "wide.dcm", np.zeros((3, 6), np.int16), (-30, -20, 30))
-    refused(folder, "several sizes")
-    folder = series(tmp_path / "b")
-    dicom(folder, "turned.dcm", STORED[0], (-30, -20, 30), orientation="0\\1\\0\\-1\\0\\0")
-    refused(folder, "differ in ImageOrientationPatient")
-
-
-def test_colour_and_multi_frame(tmp_path):
-    refused(series(tmp_path / "a", array=np.zeros((4, 3, 5, 3), np.uint8), slope=None, intercept=None), "colour")
-    refused(series(tmp_path / "b", array=np.zeros((4, 2, 3, 5), np.int16)), "multi-frame")
-
-
-def test_a_cut_slice_does_not_pass_as_one_that_never_was(tmp_path):
-    folder = series(tmp_path / "ct", (10, 15, 20, 25))
-    last = next(p for p in folder.iterdir() if b"25.000000" in p.read_bytes())
-    last.write_bytes(last.read_bytes()[:-10])
-    refused(folder, "damaged or truncated")
-
-
 def test_a_slice_without_position(tmp_path):
     folder = series(tmp_path / "ct")
     path = next(folder.iterdir())
@@ -234,13 +95,6 @@ def test_a_slice_without_position(tmp_path):
     at = content.index(b"-30.000000")
     path.write_bytes(content[:at] + b"1A " + content[at + 3 :])
     refused(folder, "ImagePositionPatient is missing or broken")
-
-
-def test_slopes_may_differ_between_slices(tmp_path):
-    for i, slope in enumerate(("1", "0.5", "2")):
-        dicom(tmp_path, str(i), np.array([[2, 4], [6, 9]], np.int16), (0, 0, i), slope=slope)
-    array = read_series(tmp_path).array
-    np.testing.assert_array_equal(array[:, 1], [[-1018, -1015], [-1021, -1019.5], [-1012, -1006]])
 
 
 def test_no_rescale_is_said(tmp_path):
@@ -307,15 +161,3 @@ def test_zip_bomb_damage_and_two_images(tmp_path):
             archive.writestr(name, gzip.compress(b"x"))
     with pytest.raises(InputError, match="holds 2 images"):
         read_scan(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "match"),
-    [("series/two_slices", "MR"), ("series/rgb_series", "MR"), ("series/ge_head_tilt_variable_spacing", "tilt")],
-)
-def test_odd_series_of_the_field(name, match):
-    folder = Path(__file__).parents[2].parent / "shared/odd" / name
-    if not folder.is_dir():
-        pytest.skip(f"no odd series at {folder}")
-    with pytest.raises(InputError, match=match):
-        read_scan(folder)

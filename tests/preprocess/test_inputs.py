@@ -46,7 +46,9 @@ def test_subfolders_with_dicom_files_are_cases(tmp_path, name):
 def test_dicom_without_an_ending_is_known_by_its_magic(tmp_path):
     touch(tmp_path, "p1/IM0001", content=b"\0" * 128 + b"DICM rest")
     touch(tmp_path, "p2/IM0001", content=b"\0" * 127 + b"DICM rest")
-    assert names(tmp_path) == ["p1"]
+    # Without preamble: a tag of group 8, explicit.
+    touch(tmp_path, "p3/IM0001", content=b"\x08\0\x05\0CS\x0a\0ISO_IR 100")
+    assert names(tmp_path) == ["p1", "p3"]
 
 
 def test_a_dicom_folder_is_one_case(tmp_path):

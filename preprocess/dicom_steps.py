@@ -1,0 +1,70 @@
+"""Distances between the slices of a stack: even; uneven (interpolated with a word); with slices missing (refused)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.errors import InputError
+
+#: Most that a slice may lie off the even lattice along the normal, in parts of a step: positions are often rounded to
+#: 0.1 mm, and a missing slice is off by a whole step.
+STEP_TOLERANCE, LEAST_TOLERANCE_MM = 0.1, 0.01
+
+#: A step this much longer than both its neighbours is a gap: something was there and is not.
+GAP_RATIO = 1.5
+
+#: Slices further apart than this are not interpolated between: a lesion fits in.
+WIDEST_STEP_MM = 10.0
+
+
+def even_step(folder: Path, heights: NDArray[np.float64]) -> float | None:
+    """Millimetres between evenly spaced slices at `heights` (sorted, from 0); None when they are uneven.
+
+    Raises InputError that names the places when slices are missing or too far apart.
+    """
+    step = float(heights[-1]) / (len(heights) - 1)
+    off = np.abs(heights - step * np.arange(len(heights)))
+    if off.max() <= max(STEP_TOLERANCE * step, LEAST_TOLERANCE_MM):
+        return step
+    steps = np.diff(heights)
+    padded = np.concatenate([[0.0], steps, [0.0]])
+    gaps = np.flatnonzero(steps >= GAP_RATIO * np.maximum(padded[:-2], padded[2:]))
+    if gaps.size or steps.max() > WIDEST_STEP_MM:
+        at = gaps if gaps.size else np.flatnonzero(steps > WIDEST_STEP_MM)
+        places = ", ".join(f"{heights[i]:.1f} to {heights[i + 1]:.1f}" for i in at[:5]) + (
+            ", ..." if len(at) > 5 else ""
+        )
+        raise InputError(
+            f"{folder}: slices are {steps.min():.4g} to {steps.max():.4g} mm apart, with gaps at {places} mm above "
+            "the lowest; restore the missing slices"
+        )
+    return None
+
+
+def evened(
+    folder: Path, array: NDArray[Any], heights: NDArray[np.float64]
+) -> tuple[NDArray[Any], float, tuple[str, ...]]:
+    """`array` (z, y, x) with slices at `heights`, interpolated linearly to even steps; the step in mm; a warning.
+
+    The step is the median one, so that most slices stay nearly as they are. int16 stays int16.
+    """
+    steps = np.diff(heights)
+    count = round(float(heights[-1] / np.median(steps))) + 1
+    if count > 4 * len(heights):
+        raise InputError(f"{folder}: slices are {steps.min():.4g} to {steps.max():.4g} mm apart; resample evenly")
+    step = float(heights[-1]) / (count - 1)
+    out = np.empty((count, *array.shape[1:]), array.dtype)
+    for z, height in enumerate(step * np.arange(count)):
+        below = min(int(np.searchsorted(heights, height, "right")) - 1, len(steps) - 1)
+        share = (height - heights[below]) / steps[below]
+        plane = array[below] * (1 - share) + array[below + 1] * share
+        out[z] = np.rint(plane) if out.dtype.kind == "i" else plane
+    warning = (
+        f"slices are {steps.min():.4g} to {steps.max():.4g} mm apart; interpolated to {count} slices every {step:.4g} "
+        "mm, where the mask lies too"
+    )
+    return out, step, (warning,)
