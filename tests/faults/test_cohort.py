@@ -160,7 +160,8 @@ def test_row_115_a_result_is_neither_replaced_nor_taken_for_done_when_it_is_not(
         run_case(path, runner, outputs)
     whole = mask_of(folder)
     assert run_case(path, runner, outputs) == "c: done before, skipped"
-    scan_at(path, value=101)
+    old = json.loads((folder / REPORT).read_text())["source"]
+    scan_at(path, shape=(12, 30, 35))
     with pytest.raises(InputError, match="use --overwrite or another -o"):
         run_case(path, runner, outputs)
     assert mask_of(folder) == whole
@@ -171,10 +172,13 @@ def test_row_115_a_result_is_neither_replaced_nor_taken_for_done_when_it_is_not(
                 run_case(path, runner, Outputs(tmp_path / "out", overwrite=True))
         if (folder / REPORT).exists():
             report = json.loads((folder / REPORT).read_text())
-            assert report["source"]
-            assert (folder / "segmentation.nii.gz").exists()
+            assert (report["source"] == old) == (mask_of(folder) == whole)
+        scan_at(path)
         assert ": ok, " in run_case(path, runner, Outputs(tmp_path / "out", overwrite=True))
+        old = json.loads((folder / REPORT).read_text())["source"]
+        assert mask_of(folder) == whole
         assert not list(folder.glob(".*"))
+        scan_at(path, shape=(12, 30, 35))
 
 
 def test_row_116_of_two_runs_on_one_case_the_second_is_refused(place, tmp_path, runner):

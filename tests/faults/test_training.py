@@ -355,20 +355,24 @@ def test_row_102_a_half_written_case_is_built_again(build, tmp_path, harm):
     assert (folder / "tumor_image.npy").read_bytes() == whole
 
 
-def test_row_102_killed_while_it_builds_anew_nothing_passes_for_what_was_before(build, tmp_path, monkeypatch):
-    case = labelled(tmp_path / "in")
-    folder, _ = build(case)
+@pytest.mark.parametrize(("spacing", "value"), [(10.0, 60), (5.0, 61)])
+def test_row_102_killed_while_it_builds_anew_nothing_passes_for_what_was_before(
+    build, tmp_path, monkeypatch, spacing, value
+):
+    folder, _ = build(labelled(tmp_path / "in"))
+    before = (folder / "liver_image.npy").read_bytes()
     with monkeypatch.context() as patch:
+        case = labelled(tmp_path / "in", value)
         disk = Disk(patch)
-        build(case, spacing=10.0)
+        build(case, spacing)
     refused = 0
     for cut in disk.cuts():
-        build(case)
-        before = (folder / "liver_image.npy").read_bytes()
+        build(labelled(tmp_path / "in"))
+        case = labelled(tmp_path / "in", value)
         with monkeypatch.context() as patch:
             Disk(patch, cut)
             with pytest.raises(Killed):
-                build(case, spacing=10.0)
+                build(case, spacing)
         try:
             dataset = load_dataset(tmp_path / "data")
         except InputError as error:
@@ -376,7 +380,7 @@ def test_row_102_killed_while_it_builds_anew_nothing_passes_for_what_was_before(
         else:  # nothing was changed yet, or everything was
             shapes = {5.0: (6, 8, 10), 10.0: (3, 4, 5)}
             assert dataset.cases[0].image("liver").shape == shapes[dataset.preparations["liver"].spacing_mm[0]]
-        build(case)
+        build(labelled(tmp_path / "in"))
         assert (folder / "liver_image.npy").read_bytes() == before
     assert refused > 10
 
