@@ -17,7 +17,8 @@ import pytest
 import SimpleITK
 
 import preprocess.itk_child
-from cascade.batch import Outputs, run_case
+from cascade.batch import Outputs
+from cascade.case import run_case
 from preprocess.dicom_files import _raw
 from preprocess.errors import InputError
 from preprocess.geometry import Grid

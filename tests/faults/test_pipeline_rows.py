@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from cascade.batch import Outputs, run_case
+from cascade.batch import Outputs
+from cascade.case import run_case
 from cascade.merge import Fused, clean_up
 from cascade.pipeline import NOT_FOUND, OK, Stopwatch, TumorStage, segment
 from preprocess.geometry import Box, Grid
