@@ -97,8 +97,10 @@ def model_at(path, name, bias=(9.0, -9.0)):
 
 
 def scan_at(path, shape=(12, 30, 36), value=100):
-    """A block of 12 x 30 x 36 voxels of 2 x 2 x 5 mm: 259 mL, enough to count as a liver."""
-    image = sitk.GetImageFromArray(np.full(shape, value, np.int16))
+    """A block of 12 x 30 x 36 voxels of 2 x 2 x 5 mm: 259 mL, enough to count as a liver; one voxel is air."""
+    array = np.full(shape, value, np.int16)
+    array[-1, -1, -1] = -1000  # what has one value only is no scan
+    image = sitk.GetImageFromArray(array)
     image.SetSpacing((2.0, 2.0, 5.0))
     sitk.WriteImage(image, str(path))
     return path

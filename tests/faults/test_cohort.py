@@ -202,7 +202,7 @@ def test_row_118_a_killed_parent_leaves_no_process_and_the_same_command_complete
     words = command(place, tmp_path / "a.nii", tmp_path / "hang.nii", out=tmp_path / "out")
     hangs = tmp_path / "canary-hangs"
     parent = subprocess.Popen(words, env=environment(place, CANARY=str(tmp_path / "canary")), stdout=subprocess.DEVNULL)
-    wait_until(hangs.exists, 120)
+    wait_until(lambda: hangs.exists() and hangs.read_text(), 120)
     parent.kill()
     parent.wait()
     worker = int(hangs.read_text() or 0)
@@ -215,7 +215,9 @@ def test_row_118_a_killed_parent_leaves_no_process_and_the_same_command_complete
 
 def running(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        # The first thread of a dying process may be a zombie while another one still holds files, and their locks.
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state != "Z" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except FileNotFoundError:
         return False
 
@@ -289,7 +291,7 @@ def test_row_124_sigterm_ends_a_run_with_143_one_line_and_no_process(place, tmp_
         env=environment(place, CANARY=str(tmp_path / "canary")),
         stderr=subprocess.PIPE,
     )
-    wait_until(hangs.exists, 120)
+    wait_until(lambda: hangs.exists() and hangs.read_text(), 120)
     parent.send_signal(signal.SIGTERM)
     _, err = parent.communicate(timeout=10)
     assert parent.returncode == 143

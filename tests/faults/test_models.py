@@ -173,7 +173,7 @@ def test_row_97_weights_that_are_not_finite_are_refused(path, value):
     index, data = parts(path)
     start = index["head.bias"]["data_offsets"][0]
     del index["__metadata__"]["sha256"]
-    written(path, index, data[:start] + struct.pack("<f", value) + data[start + 4 :])
+    written(path, index, data[:start] + struct.pack("<e", value) + data[start + 2 :])
     with pytest.raises(ModelError, match=r"weights head.bias are not all finite"):
         load_model(with_header(path), LIVER)
 

@@ -86,7 +86,9 @@ def test_a_real_label_lies_on_its_liver_and_the_next_one_does_not(lits, tmp_path
     """The off-by-one hold-out: volume-1 with segmentation-2, cut so that the shapes agree."""
     own = examine(Case("volume-1", lits / "volume-1.nii.gz", LabelFile(lits / "segmentation-1.nii.gz")))
     assert own.odd_share < 0.001
-    assert [finding.severity for finding in own.findings] == ["warning"]  # cut in z
+    assert {finding.severity for finding in own.findings} == {"warning"}
+    said = [finding.text for finding in own.findings]
+    assert ["clipped to a window" in said[0], "its end is cut off" in said[1], len(said)] == [True, True, 2]
     scan = read_scan(lits / "volume-1.nii.gz").volume
     other = read_labels(lits / "segmentation-2.nii.gz").array[40 : 40 + len(scan.array)]
     write_image(tmp_path / "label.nii.gz", LabelMap(other, scan.grid))
