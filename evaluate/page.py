@@ -126,7 +126,7 @@ def _row(columns: Sequence[Column], row: Sequence[Cell], links: Mapping[str, str
     first, *others = row
     name = text_of(str(first))
     link = links.get(str(first))
-    cells = [element("th", element("a", name, href=link) if link else name, scope="row", title=str(first))]
+    cells = [element("th", element("a", name, href=link) if link else name, scope="row")]
     for column, cell in zip(columns[1:], others, strict=True):
         if isinstance(cell, str):
             cells.append(element("td", text_of(cell), **_classes(column)))
