@@ -26,13 +26,15 @@ class Fused:
     """`liver` and `tumor` (z, y, x) on `grid`, the region of interest of the scan's grid, before any clean-up.
 
     `tumor` may lie outside `liver`; `labels` holds only the tumour inside it. `agreement` is the Dice of both stages'
-    livers before they were fused, None where there was one stage.
+    livers before they were fused, None where there was one stage. `sure` is where tumour is certain enough for a lesion
+    to count, None where every one does.
     """
 
     liver: Mask
     tumor: Mask
     grid: Grid
     agreement: float | None = None
+    sure: Mask | None = None
 
     @property
     def labels(self) -> LabelMap:
@@ -47,7 +49,7 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
     forgets the liver around it, stage 1 decides; far from stage 1's liver a false tumour alone does not make liver.
     """
     grid = full.cropped(box)
-    liver, tumor = np.empty(grid.shape, bool), np.empty(grid.shape, bool)
+    liver, tumor, sure = (np.empty(grid.shape, bool) for _ in range(3))
     first = slabs(coarse.probability, coarse.grid, full, box)
     second = slabs(fine.liver, fine.grid, grid)
     third = slabs(fine.tumor, fine.grid, grid)
@@ -56,10 +58,11 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
         p2 = np.maximum(p2, p_tumor)
         liver[z] = p1 + p2 >= 2 * policy.liver_threshold
         tumor[z] = p_tumor >= policy.tumor_threshold
+        sure[z] = p_tumor >= policy.tumor_peak
         one, two = p1 >= policy.liver_threshold, p2 >= policy.liver_threshold
         both += int(np.count_nonzero(one & two))
         size += int(np.count_nonzero(one) + np.count_nonzero(two))
-    return Fused(liver, tumor, grid, 2 * both / max(1, size))
+    return Fused(liver, tumor, grid, 2 * both / max(1, size), sure)
 
 
 def liver_alone(coarse: CoarseLiver, full: Grid, box: Box, threshold: float) -> Fused:
@@ -74,7 +77,8 @@ def clean_up(fused: Fused, minimum_lesion_mm3: float) -> tuple[LabelMap, tuple[s
     """The final classes and warnings.
 
     Liver: the largest 6-connected part, with its holes filled; other parts are dropped, one of at least `NOTABLE_SHARE`
-    of the largest with a warning. Tumour: inside that liver, parts of at least `minimum_lesion_mm3`.
+    of the largest with a warning. Tumour: inside that liver, parts of at least `minimum_lesion_mm3` that are sure
+    somewhere.
     """
     numbered, sizes = components(fused.liver)
     order = np.argsort(-sizes[1:], kind="stable") + 1
@@ -83,7 +87,7 @@ def clean_up(fused: Fused, minimum_lesion_mm3: float) -> tuple[LabelMap, tuple[s
     if len(order) > 1 and sizes[order[1]] >= NOTABLE_SHARE * sizes[order[0]]:
         ml = [float(sizes[k] * fused.grid.voxel_ml) for k in order[:2]]
         warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
-    tumor = without_small(fused.tumor & liver, minimum_lesion_mm3 / (1000 * fused.grid.voxel_ml))
+    tumor = without_small(fused.tumor & liver, minimum_lesion_mm3 / (1000 * fused.grid.voxel_ml), fused.sure)
     return _classes(liver, tumor, fused.grid), tuple(warnings)
 
 

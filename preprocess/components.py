@@ -27,10 +27,13 @@ def largest(mask: Mask) -> Mask:
     return np.asarray(numbered == 1 + int(np.argmax(sizes[1:])))
 
 
-def without_small(mask: Mask, minimum_voxels: float) -> Mask:
-    """`mask` without the parts that have fewer than `minimum_voxels` voxels (to a millionth: it may be a quotient)."""
+def without_small(mask: Mask, minimum_voxels: float, seeds: Mask | None = None) -> Mask:
+    """`mask` without the parts that have fewer than `minimum_voxels` voxels (to a millionth: it may be a quotient), and
+    without those that hold no voxel of `seeds`, where these are given."""
     numbered, sizes = components(mask)
     keep = sizes >= minimum_voxels - 1e-6
+    if seeds is not None:
+        keep &= np.bincount(numbered[seeds], minlength=len(sizes)) > 0
     keep[0] = False
     return np.asarray(keep[numbered])
 

@@ -17,17 +17,19 @@ class TumorPolicy:
     """How the probabilities of both stages become classes.
 
     The liver is where the mean of both stages' liver probabilities reaches `liver_threshold`; tumour where stage 2's
-    tumour probability reaches `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3` are dropped.
+    tumour probability reaches `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3`, and those whose
+    probability reaches `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
     Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
     """
 
     liver_threshold: float
     tumor_threshold: float
+    tumor_peak: float
     minimum_lesion_mm3: float
     reach_mm: float
 
     def __post_init__(self) -> None:
-        for name in ("liver_threshold", "tumor_threshold"):
+        for name in ("liver_threshold", "tumor_threshold", "tumor_peak"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"policy.{name} = {getattr(self, name)} must lie between 0 and 1")
         if self.minimum_lesion_mm3 < 0 or self.reach_mm < 0:

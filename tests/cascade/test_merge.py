@@ -12,7 +12,7 @@ AXES = ((-2 / 7, -3 / 7, 6 / 7), (-3 / 7, 6 / 7, 2 / 7), (6 / 7, 2 / 7, 3 / 7))
 #: 10 mm3 a voxel.
 FULL = Grid((4, 5, 7), (5.0, 2.0, 1.0), (10.0, -20.0, 30.0), AXES)
 BOX = Box((1, 2, 1), (3, 5, 6))
-POLICY = TumorPolicy(liver_threshold=0.5, tumor_threshold=0.25, minimum_lesion_mm3=20.0, reach_mm=10.0)
+POLICY = TumorPolicy(liver_threshold=0.5, tumor_threshold=0.25, tumor_peak=0.5, minimum_lesion_mm3=20.0, reach_mm=10.0)
 SLAB = Grid((1, 5, 7), (5.0, 2.0, 1.0))
 
 
@@ -79,7 +79,7 @@ def test_each_stage_is_read_on_its_own_grid():
     first = filled(columns, (np.s_[:, :, :2], 1.0))  # the scan's columns 0-3, the region's 0 and 1
     second = filled(rows, (np.s_[:, 1], 1.0))  # rows 3-5
     tumor = filled(rows, (np.s_[3], 1.0))
-    strict = TumorPolicy(0.75, 0.5, 0.0, 0.0)  # p1 + p2 >= 1.5: both
+    strict = TumorPolicy(0.75, 0.5, 0.5, 0.0, 0.0)  # p1 + p2 >= 1.5: both
     fused = fuse(coarse(first, columns), RoiProbabilities(second, tumor, rows), full, box, strict)
     # along the region's columns p1 is 1 .75 .25 0 0 0, along its rows p2 is 0 0 1/3 2/3 1 1
     liver = np.zeros(roi.shape, bool)
@@ -88,6 +88,15 @@ def test_each_stage_is_read_on_its_own_grid():
     liver[3, :, :2] = True  # a tumour is liver: there p2 is 1
     np.testing.assert_array_equal(fused.liver, liver)
     np.testing.assert_array_equal(fused.tumor, np.arange(4)[:, None, None] + np.zeros(roi.shape) == 3)
+
+
+def test_a_lesion_that_is_sure_nowhere_is_dropped():
+    roi = FULL.cropped(BOX)
+    tumor = filled(roi, (np.s_[0, 0, :2], 0.3), (np.s_[1, 2, 3:], 0.3), (np.s_[1, 2, 4], 0.5))
+    fused = fuse(coarse(np.ones(FULL.shape)), RoiProbabilities(np.ones_like(tumor), tumor, roi), FULL, BOX, POLICY)
+    assert np.argwhere(fused.tumor).tolist() == [[0, 0, 0], [0, 0, 1], [1, 2, 3], [1, 2, 4]]
+    labels, _ = clean_up(fused, 0)
+    assert np.argwhere(labels.array == 2).tolist() == [[1, 2, 3], [1, 2, 4]]
 
 
 def test_stage_2_of_another_region_is_refused():

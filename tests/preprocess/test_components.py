@@ -49,6 +49,7 @@ def test_small_parts_go_and_the_exact_size_stays():
     np.testing.assert_array_equal(without_small(parts, 2.01), mask([".....###"]))
     np.testing.assert_array_equal(without_small(parts, 0), parts)
     assert not without_small(parts, 4).any()
+    np.testing.assert_array_equal(without_small(parts, 0, mask(["..#..#.."])), mask(["..##.###"]))
     assert not without_small(np.zeros((1, 2, 3), bool), 0).any()
 
 

@@ -7,7 +7,13 @@ from stage2_tumor.recipe import NAME, REGIONS, TumorPolicy
 
 
 def policy(**changes):
-    fields = {"liver_threshold": 0.5, "tumor_threshold": 0.5, "minimum_lesion_mm3": 50.0, "reach_mm": 10.0}
+    fields = {
+        "liver_threshold": 0.5,
+        "tumor_threshold": 0.5,
+        "tumor_peak": 0.9,
+        "minimum_lesion_mm3": 50.0,
+        "reach_mm": 10.0,
+    }
     return TumorPolicy(**fields | changes)
 
 
@@ -19,7 +25,7 @@ def test_zero_turns_minimum_and_reach_off():
     assert policy(minimum_lesion_mm3=0.0, reach_mm=0.0).reach_mm == 0
 
 
-@pytest.mark.parametrize("name", ["liver_threshold", "tumor_threshold"])
+@pytest.mark.parametrize("name", ["liver_threshold", "tumor_threshold", "tumor_peak"])
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, math.nan])
 def test_a_threshold_outside_0_to_1_is_refused(name, value):
     with pytest.raises(UsageError, match=rf"policy\.{name} = {value}"):
