@@ -24,10 +24,10 @@ def make_folder(folder: Path) -> None:
 
 
 def number(value: float | None, decimals: int = 3, *, signed: bool = False) -> str:
-    """A number with fixed decimals; `-` for None and NaN."""
+    """A number with fixed decimals, never -0.000; `-` for None and NaN."""
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:{'+' if signed else ''}.{decimals}f}"
+    return f"{value:{'+' if signed else ''}z.{decimals}f}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

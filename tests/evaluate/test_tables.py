@@ -244,5 +244,10 @@ def test_numbers_show_a_sign_where_asked():
     assert [number(v, signed=True) for v in (0.25, -0.25)] == ["+0.250", "-0.250"]
 
 
+def test_what_rounds_to_zero_is_not_below_it():
+    assert [number(-0.0004), number(-0.0), number(-0.0004, signed=True)] == ["0.000", "0.000", "+0.000"]
+    assert [number(-0.0006), number(-0.04, 1)] == ["-0.001", "0.0"]
+
+
 def test_columns_are_as_wide_as_their_widest_cell():
     assert aligned([("a", "1"), ("bbb", "22")]) == "a     1\nbbb  22\n"
