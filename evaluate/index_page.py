@@ -133,26 +133,32 @@ def _lesions(summary: Mapping[str, Any]) -> list[str]:
     ]
     columns = [Column("", numeric=False), Column("value")]
     return (
-        [section("Lesions and tumour burden", table("A false lesion touches no true one", columns, rows))]
+        [section("Lesions and tumour burden", paragraph(_LESION_TERMS), table("All cases", columns, rows))]
         if rows
         else []
     )
+
+
+_LESION_TERMS = (
+    "A false lesion touches no true one. A split is several predictions of one true lesion, a merge one of several, "
+    "a tangle several of several. Tumour burden is tumour / liver."
+)
 
 
 #: What is shown of these parts of the summary.
 _LESION_ROWS = {
     "false_lesions": {
         "per_case": "false lesions per case",
-        "per_tumor_free_case": "false lesions per case without tumour",
+        "per_tumor_free_case": "false lesions, no true tumour",
     },
     "lesion_pairs": {
-        "split": "true lesions predicted in parts (split)",
-        "merge": "predictions over several true lesions (merge)",
-        "tangle": "several predictions over several true lesions",
+        "split": "splits",
+        "merge": "merges",
+        "tangle": "tangles",
     },
     "tumor_burden": {
-        "rmse": "tumour burden (tumour / liver), RMSE",
-        "largest": "tumour burden, largest absolute error",
+        "rmse": "tumour burden, RMSE",
+        "largest": "tumour burden, largest error",
     },
 }
 

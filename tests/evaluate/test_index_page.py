@@ -105,11 +105,11 @@ def test_false_split_and_merged_lesions_and_the_tumour_burden_are_shown():
     assert rows[3:10] == [
         ["", "value"],
         ["false lesions per case", "1.500"],
-        ["true lesions predicted in parts (split)", "2"],
-        ["predictions over several true lesions (merge)", "1"],
-        ["several predictions over several true lesions", "0"],
-        ["tumour burden (tumour / liver), RMSE", "0.013"],
-        ["tumour burden, largest absolute error", "0.050"],
+        ["splits", "2"],
+        ["merges", "1"],
+        ["tangles", "0"],
+        ["tumour burden, RMSE", "0.013"],
+        ["tumour burden, largest error", "0.050"],
     ]
     assert "burden" not in index_page(ROWS, SUMMARY)
 
