@@ -43,7 +43,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def csv_of(rows: Sequence[Mapping[str, str | float | None]], header: Sequence[str] = ()) -> str:
-    """Rows of named values as a CSV table with the names of the first row as `header`, or with those given."""
+    """Rows of named values as a CSV table with the names of the first row as `header`, or with those given.
+
+    Without a row and a header there is nothing to name, and the text is empty.
+    """
+    if not (rows or header):
+        return ""
     header = header or tuple(rows[0])
     return csv_text(header, [[row[name] for name in header] for row in rows])
 
