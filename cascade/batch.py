@@ -6,7 +6,7 @@ This is the side of the process that a user started. It imports no torch: the wo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,16 +66,22 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
 def report_answers(answers: Iterable[tuple[Path, str | CascadeError]], cases: int, say: Callable[[str], None]) -> None:
     """Says the answer to each of `cases` inputs as it comes; a failed one does not keep the others from being done.
 
-    Raises the error itself when there is one case, and BatchError with the list when some of several failed.
+    Raises as `refuse_failures` does.
     """
-    failed = []
+    failed = {}
     for path, answer in answers:
         if isinstance(answer, str):
             say(answer)
-        elif cases == 1:
-            raise answer
         else:
-            say(f"{case_name(path)}: FAILED: {answer}")
-            failed.append(case_name(path))
+            if cases > 1:
+                say(f"{case_name(path)}: FAILED: {answer}")
+            failed[case_name(path)] = answer
+    refuse_failures(failed, cases)
+
+
+def refuse_failures(failed: Mapping[str, CascadeError], cases: int) -> None:
+    """Raises the error itself when the only one of `cases` failed, BatchError with the list when one of several did."""
+    if failed and cases == 1:
+        raise next(iter(failed.values()))
     if failed:
         raise BatchError(f"{len(failed)} of {cases} cases failed: {', '.join(failed)}")

@@ -207,6 +207,7 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
 
 def report(source: Path, output: Path, **options: Any) -> None:
     """`cascade report`."""
+    from cascade.batch import refuse_failures
     from cascade.stage_report import report_cases
     from evaluate.pictures import png, three_planes
     from evaluate.stage_tables import report_text, write_account
@@ -221,15 +222,18 @@ def report(source: Path, output: Path, **options: Any) -> None:
 
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
     started = time.monotonic()
-    account = report_cases(cases, runners, held_out_only=options["held_out"], say=_say, look=look)
-    if not account.accounts:
+    account, failures = report_cases(cases, runners, held_out_only=options["held_out"], say=_say, look=look)
+    if not (account.accounts or failures):
         raise InputError(f"{source}: no labelled case to report on" + (" is held out" if options["held_out"] else ""))
-    meta = {"models": [runner.models for runner in runners], "seconds": round(time.monotonic() - started, 1)}
-    write_account(account, output, meta)
-    make_folder(output / "pictures")
-    for case, picture in pictures.items():
-        write_bytes(output / "pictures" / f"{case}.png", picture)
-    click.echo(report_text(account))
+    if account.accounts:
+        seconds = round(time.monotonic() - started, 1)
+        meta = {"models": [runner.models for runner in runners], "seconds": seconds, "failed": list(failures)}
+        write_account(account, output, meta)
+        make_folder(output / "pictures")
+        for case, picture in pictures.items():
+            write_bytes(output / "pictures" / f"{case}.png", picture)
+        click.echo(report_text(account))
+    refuse_failures(failures, len(cases))
 
 
 def models() -> None:

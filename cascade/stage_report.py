@@ -15,12 +15,16 @@ from evaluate.account import StageAccount, StageReport, account
 from evaluate.stage_masks import StageMasks
 from preprocess.cases import Case
 from preprocess.components import fill_holes, largest
+from preprocess.errors import CascadeError
 from preprocess.geometry import Box
 from preprocess.io import read_scan
 from preprocess.layouts import read_label
 from preprocess.resample import resample_labels
 from preprocess.volume import LabelMap, Volume, content_id
 from stage1_liver.predict import CoarseLiver
+
+#: What went wrong with a case, by its name.
+Failures = dict[str, CascadeError]
 
 #: What is shown of a case that was run: its name, the scan, the truth and the final mask, all on one grid.
 Look = Callable[[str, Volume, LabelMap, LabelMap], None]
@@ -33,24 +37,42 @@ def report_cases(
     held_out_only: bool,
     say: Callable[[str], None],
     look: Look = lambda *_: None,
-) -> StageReport:
+) -> tuple[StageReport, Failures]:
     """The per-stage account of `cases`, which all have a label; with `held_out_only` of those that are held out.
+
+    A case that fails does not keep the others from being done. One that cannot be read fails with all scans of its
+    patient: nobody knows whether a model was trained on it.
 
     Each patient is given to the first of `runners` that was trained on none of the patient's scans: the models of a
     cross-validation together score every case as held out. A patient that all have seen is the first's, not held out.
     """
     accounts: dict[str, StageAccount] = {}
+    failures: Failures = {}
     chosen = []
+
+    def fail(case: Case, error: CascadeError) -> None:
+        failures[case.name] = error
+        say(f"{case.name}: FAILED: {error}")
+
     for patient in _by_patient(cases):
         # All scans of a patient are looked at before any is run, and each is read once.
-        volumes = [read_scan(case.image).volume for case in patient]
+        try:
+            volumes = [read_scan(case.image).volume for case in patient]
+        except CascadeError as error:
+            for case in patient:
+                fail(case, error)
+            continue
         contents = [content_id(volume) for volume in volumes]
         unseen = [runner for runner in runners if not runner.trained_on & set(contents)]
         if held_out_only and not unseen:
             continue
         runner = (unseen or runners)[0]
         for case, volume, content in zip(patient, volumes, contents, strict=True):
-            account, truth, labels = _account(case, volume, runner)
+            try:
+                account, truth, labels = _account(case, volume, runner)
+            except CascadeError as error:
+                fail(case, error)
+                continue
             accounts[case.name] = replace(account, held_out=bool(unseen))
             look(case.name, volume, truth, labels)
             say(f"{case.name}: done")
@@ -58,7 +80,7 @@ def report_cases(
                 chosen.append(case.name)
     if chosen:
         say(f"note: a model was picked as the best of its training on {', '.join(chosen)}: slightly flattering there")
-    return StageReport(tuple(accounts[case.name] for case in cases if case.name in accounts))
+    return StageReport(tuple(accounts[case.name] for case in cases if case.name in accounts)), failures
 
 
 def _by_patient(cases: Sequence[Case]) -> list[list[Case]]:

@@ -47,13 +47,6 @@ class StageAccount:
     tumor: Waterfall | None
     lesions: tuple[LesionFate, ...]
 
-    @property
-    def roi_tumor_cost(self) -> float | None:
-        """Tumour Dice of stage 2 lost by the predicted ROI, against the ROI of the true liver; None without both."""
-        if self.stage2_tumor_dice_true_roi is None or self.stage2_tumor_dice_predicted_roi is None:
-            return None
-        return self.stage2_tumor_dice_true_roi - self.stage2_tumor_dice_predicted_roi
-
 
 _NO_NUMBERS = ("case", "held_out", "liver", "tumor", "lesions")
 

@@ -27,7 +27,7 @@ def waterfall_chart(title: str, losses: Sequence[tuple[str, float]]) -> str:
         parts += [_row_label(step, y), rect(left, y + 4, right - left, _ROW - 8, kind)]
         parts += [line(_X(after), y + _ROW - 4, _X(after), y + _ROW + 4, "axis"), _row_value(_change(loss), y)]
         level = after
-    level = max(0.0, level)  # the losses are rounded, and no Dice is -0.000
+    level = max(0.0, level)  # the losses are rounded
     y = _TOP + len(losses) * _ROW
     parts += [_row_label("what is left", y), rect(_X(0), y + 4, _X(level) - _X(0), _ROW - 8, "rest")]
     parts.append(_row_value(number(level), y))

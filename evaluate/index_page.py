@@ -50,7 +50,8 @@ def index_page(rows: Sequence[Row], summary: Mapping[str, Any], with_page: Colle
     `liver_ml_truth`, `tumor_ml`, `tumor_ml_truth` (mL), `liver_assd` (mm) and so on; None or NaN for no value.
     `summary` has, all of them optional, `convention` and its `empty_rule` as texts; `metrics`, by column: `mean`,
     `median`, `n` and `interval` (`low`, `high`); `global`, by column: the Dice of all voxels pooled; `detection`, by
-    `iou0` and `iou50` and then by `all`, `<10`, `10-20` and `>20`: `recall`, `precision`, `truth` and `predicted`.
+    `iou0` and `iou50` and then by `all`, `<10`, `10-20` and `>20`: `recall`, `precision`, `truth` and `predicted`;
+    `false_lesions`, `lesion_pairs`, `tumor_burden` and `versus` as in `summary.json` (docs/evaluate.md).
     Cases named in `with_page` are linked to `<case>/index.html`.
     """
     return page(
@@ -58,6 +59,8 @@ def index_page(rows: Sequence[Row], summary: Mapping[str, Any], with_page: Colle
         [
             paragraph(_lead(len(rows), summary), class_="lead"),
             *_cohort(summary),
+            *_versus(summary),
+            *_lesions(summary),
             section("Charts", charts(*_dice(rows), *_detection(summary), *_volumes(rows))),
             section("Cases, worst first", _cases(rows, with_page)),
         ],
@@ -85,15 +88,79 @@ def _cohort(summary: Mapping[str, Any]) -> list[str]:
         label, decimals = _measure(name)
         values = metrics.get(name) or {}
         numbers = [number(values.get(key), decimals) for key in ("mean", "median")]
-        interval = values.get("interval") or {}
-        ends = [number(interval.get(end), decimals) for end in ("low", "high")]
-        between = "-" if "-" in ends else " to ".join(ends)
+        between = _between(values.get("interval"), decimals)
         rows.append((label, numbers[0], between, numbers[1], number(pooled.get(name), decimals), values.get("n")))
     columns = [Column("measure", numeric=False), *(Column(name) for name in _COHORT_COLUMNS), Column("cases", 0)]
     return [section("Cohort", table("Each measure over the cases that have one", columns, rows))] if rows else []
 
 
 _COHORT_COLUMNS = ("mean", "95 % interval of the mean", "median", "all voxels pooled")
+
+
+def _between(interval: Mapping[str, float] | None, decimals: int, *, signed: bool = False) -> str:
+    ends = [number((interval or {}).get(end), decimals, signed=signed) for end in ("low", "high")]
+    return "-" if "-" in ends else " to ".join(ends)
+
+
+def _versus(summary: Mapping[str, Any]) -> list[str]:
+    """The section with the paired differences of two predictions; nothing when there is one."""
+    versus = summary.get("versus")
+    if not versus:
+        return []
+    pooled = versus["global_difference"].items()
+    changes = [(name, "mean", "", change["mean"], change) for name, change in versus["difference"].items()]
+    changes += [(name, "global", ", all voxels pooled", change["value"], change) for name, change in pooled]
+    rows: list[list[Cell]] = []
+    for name, key, suffix, value, change in changes:
+        label, decimals = _measure(name)
+        both = [number(scores[key][name], decimals) for scores in (summary, versus)]
+        between = _between(change["interval"], decimals, signed=True)
+        rows.append([label + suffix, *both, number(value, decimals, signed=True), between, change.get("n")])
+    columns = [Column("measure", numeric=False), *(Column(name) for name in _VERSUS_COLUMNS), Column("cases", 0)]
+    return [section("Against the other prediction", table("Differences are this one less the other", columns, rows))]
+
+
+_VERSUS_COLUMNS = ("this prediction", "the other", "mean difference", "95 % interval of the difference")
+
+
+def _lesions(summary: Mapping[str, Any]) -> list[str]:
+    """The section with false, split and merged lesions and the tumour burden; nothing when there are none."""
+    rows = [
+        (label, number(value, 0 if isinstance(value, int) else 3))
+        for part, names in _LESION_ROWS.items()
+        for key, label in names.items()
+        if (value := (summary.get(part) or {}).get(key)) is not None
+    ]
+    columns = [Column("", numeric=False), Column("value")]
+    return (
+        [section("Lesions and tumour burden", paragraph(_LESION_TERMS), table("All cases", columns, rows))]
+        if rows
+        else []
+    )
+
+
+_LESION_TERMS = (
+    "A false lesion touches no true one. A split is several predictions of one true lesion, a merge one of several, "
+    "a tangle several of several. Tumour burden is tumour / liver."
+)
+
+
+#: What is shown of these parts of the summary.
+_LESION_ROWS = {
+    "false_lesions": {
+        "per_case": "false lesions per case",
+        "per_tumor_free_case": "false lesions, no true tumour",
+    },
+    "lesion_pairs": {
+        "split": "splits",
+        "merge": "merges",
+        "tangle": "tangles",
+    },
+    "tumor_burden": {
+        "rmse": "tumour burden, RMSE",
+        "largest": "tumour burden, largest error",
+    },
+}
 
 
 def _known(rows: Sequence[Row], *columns: str) -> Iterator[tuple[str, list[float]]]:

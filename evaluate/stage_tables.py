@@ -131,8 +131,7 @@ def _waterfall_table(report: StageReport) -> list[list[str]]:
     for structure, steps in STEPS.items():
         waterfalls = [group.waterfall(structure) for group in kinds.values()]
         for i, step in enumerate(steps):
-            # Rounded, plus 0: a gain too small to be seen is written 0.000, not -0.000.
-            losses = [None if w is None else round(float(w.losses[i]), 3) + 0.0 for w in waterfalls]
+            losses = [None if w is None else float(w.losses[i]) for w in waterfalls]
             rows.append([f"{NAME[structure]}: {step.label}", *(number(loss) for loss in losses)])
         finals = [None if w is None else float(w.dice[-1]) for w in waterfalls]
         rows.append([f"{NAME[structure]}: what is left", *(number(final) for final in finals)])

@@ -24,10 +24,10 @@ def make_folder(folder: Path) -> None:
 
 
 def number(value: float | None, decimals: int = 3, *, signed: bool = False) -> str:
-    """A number with fixed decimals; `-` for None and NaN."""
+    """A number with fixed decimals, never -0.000; `-` for None and NaN."""
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:{'+' if signed else ''}.{decimals}f}"
+    return f"{value:{'+' if signed else ''}z.{decimals}f}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -43,7 +43,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def csv_of(rows: Sequence[Mapping[str, str | float | None]], header: Sequence[str] = ()) -> str:
-    """Rows of named values as a CSV table with the names of the first row as `header`, or with those given."""
+    """Rows of named values as a CSV table with the names of the first row as `header`, or with those given.
+
+    Without a row and a header there is nothing to name, and the text is empty.
+    """
+    if not (rows or header):
+        return ""
     header = header or tuple(rows[0])
     return csv_text(header, [[row[name] for name in header] for row in rows])
 

@@ -128,6 +128,20 @@ def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
     assert [float(cell) for cell in row.split(",")[1:3]] == [1.0, 1.0]
 
 
+def test_a_report_goes_on_after_a_case_that_fails(tmp_path, models, capsys):
+    source, out = dataset_at(tmp_path / "lits"), tmp_path / "report"
+    (source / "volume-2.nii").write_bytes(b"no scan")
+    options = ["-o", str(out), *(f"--{stage}={path}" for stage, path in models.items())]
+    assert run_command(["report", str(source), *options]) == 6
+    shown = capsys.readouterr()
+    assert "volume-2: FAILED: " in shown.out
+    assert "1 of 2 cases failed: volume-2" in shown.err
+    report = json.loads((out / "report.json").read_text())
+    assert len(report["cases"]) == 1
+    assert report["meta"]["failed"] == ["volume-2"]
+    assert (out / "index.html").exists()
+
+
 def test_training_twice_into_one_folder_needs_resume(prepared, tmp_path, capsys):
     command = ["train-liver", str(prepared), "-o", str(tmp_path / "run"), "--fold", "0/2", *tiny()]
     assert run_command([*command, "--steps", "1"]) == 0

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import cascade.stage_report
 from cascade.stage_report import report_cases
 from preprocess.cases import Case, LabelFile
+from preprocess.errors import InputError
 from preprocess.io import read_scan
 from preprocess.volume import content_id
 
@@ -55,13 +56,13 @@ def scans(case):
 
 def test_a_patient_seen_in_one_scan_is_not_held_out_in_another(scans):
     # c comes last: what is known of it decides about a, which was done before.
-    report = report_cases(scans, [trained_on(scans[2])], held_out_only=False, say=lambda _: None)
+    report, _ = report_cases(scans, [trained_on(scans[2])], held_out_only=False, say=lambda _: None)
     assert [(account.case, account.held_out) for account in report.accounts] == [
         ("a", False),
         ("b", True),
         ("c", False),
     ]
-    only = report_cases(scans, [trained_on(scans[2])], held_out_only=True, say=lambda _: None)
+    only, _ = report_cases(scans, [trained_on(scans[2])], held_out_only=True, say=lambda _: None)
     assert [account.case for account in only.accounts] == ["b"]
 
 
@@ -78,7 +79,7 @@ def test_each_patient_is_given_to_the_models_that_have_not_seen_it(scans):
         return replace(runner, liver=replace(runner.liver, policy=policy))
 
     blind, seeing = marked(trained_on(scans[1]), 0.5), trained_on(scans[0])
-    report = report_cases(scans, [blind, seeing], held_out_only=True, say=lambda _: None)
+    report, _ = report_cases(scans, [blind, seeing], held_out_only=True, say=lambda _: None)
     assert [(row.case, row.held_out, row.merged_liver_dice > 0) for row in report.accounts] == [
         ("a", True, False),
         ("b", True, True),
@@ -98,6 +99,26 @@ def test_a_case_that_was_run_is_shown(scans):
     assert (mask.array == 2).any()
 
 
+def test_a_label_that_cannot_be_read_fails_alone(scans):
+    write(scans[1].label.path, np.full((3, 4, 5), 1, np.uint8))
+    said = []
+    report, failures = report_cases(scans, [fakes.fake_runner()], held_out_only=False, say=said.append)
+    assert [account.case for account in report.accounts] == ["a", "c"]
+    assert list(failures) == ["b"]
+    assert isinstance(failures["b"], InputError)
+    assert f"b: FAILED: {failures['b']}" in said
+
+
+def test_a_scan_that_cannot_be_read_fails_with_all_of_its_patient(scans):
+    # Whether a model has seen c, and so patient p, cannot be known: a is not reported as held out.
+    scans[2].image.write_bytes(b"no scan")
+    report, failures = report_cases(scans, [fakes.fake_runner()], held_out_only=True, say=lambda _: None)
+    assert [account.case for account in report.accounts] == ["b"]
+    assert list(failures) == ["a", "c"]
+    assert failures["a"] is failures["c"]
+    assert "c.nii" in str(failures["c"])
+
+
 def test_a_model_picked_on_a_case_is_said(scans):
     runner = replace(fakes.fake_runner(), chosen_on=trained_on(scans[1]).trained_on)
     said = []
@@ -111,7 +132,8 @@ def losses(waterfall):
 
 def account_of(case, runner=None):
     runner = runner or fakes.fake_runner()
-    (account,) = report_cases([case], [runner], held_out_only=False, say=lambda _: None).accounts
+    report, _ = report_cases([case], [runner], held_out_only=False, say=lambda _: None)
+    (account,) = report.accounts
     return account
 
 

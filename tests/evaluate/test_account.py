@@ -53,7 +53,6 @@ def test_every_number_of_a_case(masks):
         "cleanup_liver_gain": 2 * 4 / (5 + 5) - 2 * 3 / (4 + 5),
         "cleanup_tumor_gain": 2 * 1 / (1 + 3) - 2 * 1 / (2 + 3),
     }
-    assert result.roi_tumor_cost == 6 / 7 - 2 / 5
 
 
 def test_the_waterfalls_of_a_case_end_in_its_final_dice(masks):
@@ -80,7 +79,6 @@ def test_without_usable_tumours_the_liver_is_still_accounted(masks):
         "tumor",
     }
     assert result.lesions == ()
-    assert result.roi_tumor_cost is None
 
 
 def test_a_liver_that_is_not_found_has_no_share_in_the_roi(masks, labels):
@@ -99,7 +97,7 @@ def test_no_true_tumour_has_no_share(masks, labels):
 
 def test_no_true_liver_has_no_true_roi(masks, labels):
     result = account(dataclasses.replace(masks, truth=labels({}), stage2_true_roi=None))
-    assert (result.roi_liver_share, result.stage2_tumor_dice_true_roi, result.roi_tumor_cost) == (None, None, None)
+    assert (result.roi_liver_share, result.stage2_tumor_dice_true_roi) == (None, None)
 
 
 @pytest.mark.parametrize("field", ["stage2_true_roi", "stage2", "merged"])

@@ -74,6 +74,46 @@ def test_the_cohort_has_means_intervals_medians_and_pooled_values():
     ]
 
 
+def test_two_predictions_have_a_table_of_their_differences():
+    versus = {
+        "mean": {"tumor_dice": 0.4, "liver_msd": 12.0},
+        "global": {"tumor_dice": 0.7},
+        "difference": {
+            "tumor_dice": {"n": 2, "mean": 0.1, "median": 0.1, "interval": {"low": -0.05, "high": 0.25}},
+            "liver_msd": {"n": 0, "mean": None, "median": None, "interval": None},
+        },
+        "global_difference": {"tumor_dice": {"value": -0.075, "interval": None}},
+    }
+    mean = {"tumor_dice": 0.5, "liver_msd": None}
+    rows = rows_of(index_page(ROWS, SUMMARY | {"mean": mean, "versus": versus}))
+    assert rows[3:7] == [
+        ["measure", "this prediction", "the other", "mean difference", "95 % interval of the difference", "cases"],
+        ["tumour Dice", "0.500", "0.400", "+0.100", "-0.050 to +0.250", "2"],
+        ["liver MSD, mm", "-", "12.0", "-", "-", "0"],
+        ["tumour Dice, all voxels pooled", "0.625", "0.700", "-0.075", "-", "-"],
+    ]
+    assert "other prediction" not in index_page(ROWS, SUMMARY)
+
+
+def test_false_split_and_merged_lesions_and_the_tumour_burden_are_shown():
+    parts = {
+        "false_lesions": {"per_case": 1.5, "per_tumor_free_case": None},
+        "lesion_pairs": {"single": 7, "split": 2, "merge": 1, "tangle": 0},
+        "tumor_burden": {"n": 3, "rmse": 0.0125, "largest": 0.05, "mean": -0.01},
+    }
+    rows = rows_of(index_page(ROWS, SUMMARY | parts))
+    assert rows[3:10] == [
+        ["", "value"],
+        ["false lesions per case", "1.500"],
+        ["splits", "2"],
+        ["merges", "1"],
+        ["tangles", "0"],
+        ["tumour burden, RMSE", "0.013"],
+        ["tumour burden, largest error", "0.050"],
+    ]
+    assert "burden" not in index_page(ROWS, SUMMARY)
+
+
 def test_the_convention_is_said_and_every_chart_is_there():
     markup = index_page(ROWS, SUMMARY)
     assert "3 cases. Convention lits: an empty prediction of an empty truth scores 1.</p>" in markup

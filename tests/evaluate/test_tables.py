@@ -14,7 +14,7 @@ from evaluate.comparison import Comparison
 from evaluate.paper_tables import paper_tables
 from evaluate.summary import summary_of
 from evaluate.tables import screen_table, write_scores
-from evaluate.text import aligned, csv_text, number, plain
+from evaluate.text import aligned, csv_of, csv_text, number, plain
 from preprocess.errors import ResourceError
 from tests.evaluate.lines import scored
 
@@ -242,6 +242,16 @@ def test_nan_is_never_written():
 
 def test_numbers_show_a_sign_where_asked():
     assert [number(v, signed=True) for v in (0.25, -0.25)] == ["+0.250", "-0.250"]
+
+
+def test_a_table_of_no_rows_is_its_header_or_nothing():
+    assert csv_of([]) == ""
+    assert csv_of([], ("a", "b")) == "a,b\n"
+
+
+def test_what_rounds_to_zero_is_not_below_it():
+    assert [number(-0.0004), number(-0.0), number(-0.0004, signed=True)] == ["0.000", "0.000", "+0.000"]
+    assert [number(-0.0006), number(-0.04, 1)] == ["-0.001", "0.0"]
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
