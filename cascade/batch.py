@@ -15,6 +15,7 @@ from cascade.worker import Ready
 from preprocess.errors import BatchError, CascadeError, InputError
 from preprocess.inputs import find_images
 from preprocess.io import case_name
+from preprocess.text import printable
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def report_answers(answers: Iterable[tuple[Path, str | CascadeError]], cases: in
         elif cases == 1:
             raise answer
         else:
-            say(f"{case_name(path)}: FAILED: {answer}")
+            say(printable(f"{case_name(path)}: FAILED: {answer}"))
             failed.append(case_name(path))
     if failed:
         raise BatchError(f"{len(failed)} of {cases} cases failed: {', '.join(failed)}")
