@@ -64,7 +64,10 @@ def is_half_of_pair(path: Path) -> bool:
 
 
 def pair_halves(path: Path) -> dict[str, Path]:
-    """Both files, `.hdr` and `.img`, of the image that `path` is a half of. Raises InputError that names a missing one."""
+    """Both files, `.hdr` and `.img`, of the image that `path` is a half of.
+
+    Raises InputError that names a missing one.
+    """
     return {half: _half(path, half) for half in (".hdr", ".img")}
 
 
@@ -129,7 +132,8 @@ def _image(header: NiftiHeader, stream: _Stream) -> Decoded:
     # Before any memory is asked for.
     if total > stream.room:
         raise InputError(
-            f"{path} is truncated: {'at most ' if stream.gzip else ''}{stream.room} of {total} bytes; copy the file again"
+            f"{path} is truncated: {'at most ' if stream.gzip else ''}{stream.room} of {total} bytes; "
+            "copy the file again"
         )
     content = _filled(path, total, stream.pieces)
     array = np.frombuffer(content, header.dtype, offset=header.offset).reshape(header.shape)

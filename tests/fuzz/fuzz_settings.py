@@ -6,9 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.common import expected_errors, main, mutated
-
 from cascade.settings import Settings, as_table, load_settings, settings_from, shipped_table
+from tests.fuzz.common import expected_errors, main, mutated
 
 #: Pieces that a person may well type, put where they do not belong.
 _WORDS = (

@@ -5,9 +5,8 @@ import random
 import tempfile
 from pathlib import Path
 
-from tests.fuzz.common import expected_errors, main, mutated
-
 from preprocess.layouts import find_cases, list_cases
+from tests.fuzz.common import expected_errors, main, mutated
 
 _NAMES = ("liver_0", "liver_1", "a b", "\u809d")
 _WORDS = (
