@@ -15,6 +15,7 @@ from cascade.worker import Ready
 from preprocess.errors import BatchError, CascadeError, InputError
 from preprocess.inputs import find_images
 from preprocess.io import case_name
+from preprocess.text import printable
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def report_answers(answers: Iterable[tuple[Path, str | CascadeError]], cases: in
             say(answer)
         else:
             if cases > 1:
-                say(f"{case_name(path)}: FAILED: {answer}")
+                say(printable(f"{case_name(path)}: FAILED: {answer}"))
             failed[case_name(path)] = answer
     refuse_failures(failed, cases)
 

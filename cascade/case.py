@@ -16,6 +16,7 @@ from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, seg
 from preprocess.errors import InputError
 from preprocess.files import write_json
 from preprocess.io import case_name, read_scan
+from preprocess.text import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def run_case(path: Path, runner: Runner, outputs: Outputs) -> str:
     with locked(folder):
         source = source_id(path)
         if not outputs.overwrite and is_done(folder, source, runner.models):
-            return f"{case}: done before, skipped"
+            return f"{printable(case)}: done before, skipped"
         watch = Stopwatch()
         with heard() as warnings:
             with watch.step("read"):
@@ -71,7 +72,7 @@ def run_case(path: Path, runner: Runner, outputs: Outputs) -> str:
         report = case_report(case, scan, result, watch.seconds, source, runner.models)
         report["warnings"] += warnings
         write_json(folder / REPORT, report)
-    line = f"{case}: {report['status']}, liver {report['liver_ml']:.0f} mL"
+    line = f"{printable(case)}: {report['status']}, liver {report['liver_ml']:.0f} mL"
     if runner.tumor is not None:
         line += f", tumour {report['tumor_ml']:.1f} mL in {len(report['lesions'])} lesions"
     line += f", {report['seconds']['total']:.1f} s"

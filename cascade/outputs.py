@@ -21,6 +21,7 @@ from preprocess.files import write_json
 from preprocess.geometry import Box
 from preprocess.io import Scan, write_labels
 from preprocess.lesions import lesion_table
+from preprocess.nifti import is_half_of_pair, pair_halves
 from preprocess.resample import resampled
 from preprocess.volume import LabelMap
 
@@ -28,8 +29,15 @@ MASK, REPORT = "segmentation.nii.gz", "report.json"
 
 
 def source_id(path: Path) -> str:
-    """Identifies an input by the sizes and times of its files, not by its name or content: quick, for re-runs."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    """Identifies an input by the sizes and times of its files, not by its name or content: quick, for re-runs.
+
+    Raises InputError for a half of a pair without the other.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+    elif is_half_of_pair(path):
+        files = [*pair_halves(path).values()]
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()

@@ -30,6 +30,9 @@ _TEXTS = (
 )
 _TAGS = [*_NUMBERS, *_TEXTS]
 
+#: Endings of names that say: this is a DICOM file.
+DICOM_ENDINGS = (".dcm", ".ima")
+
 _CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -88,19 +91,38 @@ class DicomFile:
 
 
 def dicom_files(folder: Path) -> tuple[list[DicomFile], tuple[str, ...]]:
-    """The DICOM images in `folder`, and a warning about DICOM files that hold no image.
+    """The DICOM images in `folder`, and warnings about files that hold no image.
 
-    Files that are no DICOM are ignored. Raises InputError when no image is left, or a CT slice is damaged.
+    Files that are no DICOM are ignored, with a warning when they are named like the slices. Raises InputError when no
+    image is left, a CT slice is damaged, or a file with an ending of DICOM is none: an empty slice must not pass as
+    one that never was.
     """
-    files, others = [], 0
+    files, others, strangers = [], 0, []
     for path in entries(folder):
-        if path.is_file() and is_dicom(path):
+        if not path.is_file():
+            continue
+        if is_dicom(path):
             file = dicom_file(path)
             others += file is None
             files += [file] if file else []
+        elif path.suffix.lower() in DICOM_ENDINGS:
+            raise InputError(f"{path} is empty or no DICOM file; export it again, or move it out if it is no slice")
+        else:
+            strangers.append(path)
     if not files:
         raise InputError(f"{folder} holds no DICOM image; name the folder that holds the slices themselves")
-    return files, ((f"{others} DICOM files without an image skipped",) if others else ())
+    alike = {_ending(file.path) for file in files}
+    ignored = sum(_ending(path) in alike for path in strangers)
+    counts = {
+        "DICOM files without an image skipped": others,
+        "files named like the slices are no DICOM and were ignored; is a slice empty or damaged?": ignored,
+    }
+    return files, tuple(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def _ending(path: Path) -> str:
+    """The ending of a name; empty for a number, which counts slices (`IM.0001`) or ends a UID."""
+    return "" if path.suffix[1:].isdecimal() else path.suffix.lower()
 
 
 def is_dicom(path: Path) -> bool:

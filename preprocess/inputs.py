@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from preprocess.dicom_files import is_dicom
+from preprocess.dicom_files import DICOM_ENDINGS, is_dicom
 from preprocess.errors import InputError
 
-#: Endings of image files that are one case each.
-IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
+#: Endings of image files that are one case each; of a pair (.hdr, .img) the half that is the header.
+IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".hdr", ".hdr.gz")
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def find_images(folder: Path) -> list[Path]:
 def _holds_dicom(folder: Path) -> bool:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     slices = [path for path in files if not path.name.lower().endswith(IMAGE_ENDINGS)]
-    return any(path.suffix.lower() in (".dcm", ".ima") or is_dicom(path) for path in slices[:10])
+    return any(path.suffix.lower() in DICOM_ENDINGS or is_dicom(path) for path in slices[:10])
 
 
 def _is_lits_label(name: str, names: set[str]) -> bool:

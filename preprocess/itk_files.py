@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.archive import DEFLATE_RATIO, is_whole_zlib, reading_error
+from preprocess.archive import DEFLATE_RATIO, GzipPieces, is_whole_zlib, reading_error
 from preprocess.decoded import Decoded, assumed_steps, lattice
 from preprocess.errors import InputError
 from preprocess.geometry import index3, triple
@@ -15,6 +16,12 @@ from preprocess.itk_child import ItkChild, ItkImage
 
 #: SimpleITK's reader by ending.
 ITK_FORMATS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
+
+#: The spaces of an NRRD file that say where the patient lies and that SimpleITK knows; it takes any other for LPS.
+_NRRD_SPACE = re.compile(
+    rb"^space\s*:\s*(right-anterior-superior|left-anterior-superior|left-posterior-superior|RAS|LAS|LPS)\b",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 
 def read_itk(path: Path) -> Decoded:
@@ -25,6 +32,8 @@ def read_itk(path: Path) -> Decoded:
     text = _header_text(path)
     if re.search(rb"^CompressedData\s*=\s*True", text, re.MULTILINE):
         _check_compressed(path, len(text))
+    if re.search(rb"^encoding\s*:\s*(gz|gzip)\s*$", text, re.MULTILINE | re.IGNORECASE):
+        _check_gzip(path, text)
     room = path.stat().st_size * DEFLATE_RATIO
     with ItkChild() as child:
         image = child.read(path, ITK_FORMATS[path.suffix.lower()], room)
@@ -36,6 +45,8 @@ def read_itk(path: Path) -> Decoded:
     if not re.search(rb"^(space directions|TransformMatrix|Orientation|Rotation)\s*[:=]", text, re.MULTILINE):
         steps = assumed_steps(triple(image.spacing[::-1]))
         warnings = ("orientation not stated in the header; assumed left, back, head (LPS)",)
+    elif text.startswith(b"NRRD") and not _NRRD_SPACE.search(text):
+        warnings = ("the header does not say which way its axes point; assumed left, back, head (LPS)",)
     assert image.array is not None
     return Decoded(path, image.array, lattice(path, shape, steps, np.array(image.origin)), warnings=warnings)
 
@@ -68,10 +79,28 @@ def _check_compressed(path: Path, start: int) -> None:
             raise InputError(f"{path} is damaged or truncated; copy it again or convert it to .nii.gz")
 
 
+def _check_gzip(path: Path, header: bytes) -> None:
+    """Raises InputError for a gzip stream behind an NRRD header that is damaged or has no checksum.
+
+    SimpleITK reads one that ends without it.
+    """
+    skipped = re.search(rb"^line skip\s*:\s*(\d{1,6})", header, re.MULTILINE | re.IGNORECASE)
+    with path.open("rb") as file:
+        file.seek(len(header))
+        # The rest of the header's last line, and the empty line that ends it.
+        for _ in range(2 + (int(skipped[1]) if skipped else 0)):
+            file.readline()
+        try:
+            for _ in GzipPieces(file):
+                pass
+        except (EOFError, zlib.error):
+            raise InputError(f"{path} is damaged or truncated; copy it again or convert it to .nii.gz") from None
+
+
 def _check_scalar(path: Path, image: ItkImage, room: int) -> None:
     sizes = "x".join(map(str, image.size))
     if len(image.size) != 3 or min(image.size) < 1 or image.components != 1 or image.is_complex:
         found = f"{len(image.size)}-D, {sizes}, {image.components} values a voxel"
         raise InputError(f"{path}: not a 3-D scalar CT volume ({found}); give one 3-D volume")
     if image.array is None:
-        raise InputError(f"{path} is truncated: at most {room} bytes for {sizes} voxels")
+        raise InputError(f"{path} is truncated: at most {room} bytes for {sizes} voxels; copy it again")

@@ -48,7 +48,7 @@ def read_pair(path: Path) -> tuple[Decoded, NiftiHeader]:
 
     Raises InputError that names the half that is missing.
     """
-    halves = {half: _half(path, half) for half in (".hdr", ".img")}
+    halves = pair_halves(path)
     with _opened(halves[".hdr"]) as stream:
         head = _head(stream)
         if sum(map(len, islice(stream.pieces, 2))) > _PIECE_BYTES:
@@ -61,6 +61,14 @@ def read_pair(path: Path) -> tuple[Decoded, NiftiHeader]:
 def is_half_of_pair(path: Path) -> bool:
     """Whether a name is one of a two-file image."""
     return _HALF.search(path.name) is not None
+
+
+def pair_halves(path: Path) -> dict[str, Path]:
+    """Both files, `.hdr` and `.img`, of the image that `path` is a half of.
+
+    Raises InputError that names a missing one.
+    """
+    return {half: _half(path, half) for half in (".hdr", ".img")}
 
 
 def _half(path: Path, ending: str) -> Path:
@@ -123,7 +131,10 @@ def _image(header: NiftiHeader, stream: _Stream) -> Decoded:
     total = header.offset + int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
     # Before any memory is asked for.
     if total > stream.room:
-        raise InputError(f"{path} is truncated: {'at most ' if stream.gzip else ''}{stream.room} of {total} bytes")
+        raise InputError(
+            f"{path} is truncated: {'at most ' if stream.gzip else ''}{stream.room} of {total} bytes; "
+            "copy the file again"
+        )
     content = _filled(path, total, stream.pieces)
     array = np.frombuffer(content, header.dtype, offset=header.offset).reshape(header.shape)
     if stream.gzip is not None and stream.gzip.trailing:

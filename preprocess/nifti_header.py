@@ -66,7 +66,9 @@ class NiftiHeader:
                 if head[:4] != np.array(version.itemsize, f"{order}i4").tobytes():
                     continue
                 if len(head) < version.itemsize:
-                    raise InputError(f"{path} is truncated: {len(head)} of {version.itemsize} bytes of its header")
+                    raise InputError(
+                        f"{path} is truncated: {len(head)} of {version.itemsize} bytes of its header; copy it again"
+                    )
                 fields = np.frombuffer(head[: version.itemsize], version.newbyteorder(order))[0]
                 magic = bytes(fields["magic"])[:3]
                 if magic not in (singles, pairs):

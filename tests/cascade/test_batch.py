@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from cascade.batch import Outputs, expand, report_answers
 from cascade.case import run_case
 from cascade.locks import locked
+from cascade.outputs import source_id
 from preprocess.errors import BatchError, CascadeError, InputError, ResourceError
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
@@ -219,3 +220,20 @@ def test_the_lock_leaves_nothing_behind_and_is_free_again(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="cannot be made or opened"), locked(tmp_path / "file"):
         pass
+
+
+def test_a_result_is_of_both_halves_of_a_pair(tmp_path):
+    header, voxels = tmp_path / "a.hdr", tmp_path / "a.img"
+    header.write_bytes(b"header")
+    voxels.write_bytes(b"voxels")
+    before = source_id(header)
+    assert source_id(voxels) == before
+    voxels.write_bytes(b"other voxels")
+    assert source_id(header) != before
+
+
+def test_a_newline_in_a_name_makes_no_line_of_its_own(tmp_path):
+    said = []
+    with pytest.raises(BatchError):
+        report_answers([(tmp_path / "a\nb.nii", InputError("bad")), (tmp_path / "c.nii", "c: ok")], 2, said.append)
+    assert said == ["a?b: FAILED: bad", "c: ok"]

@@ -374,6 +374,22 @@ def test_row_78_other_files_beside_the_slices(tmp_path):
     read(folder)
 
 
+def test_row_71_an_empty_or_overwritten_last_slice_is_not_one_that_never_was(tmp_path):
+    for name, content in (("empty", b""), ("zeros", bytes(600)), ("cut", bytes(100))):
+        folder = series(tmp_path / name, (10, 15, 20, 25))
+        (folder / "last.DCM").write_bytes(content)
+        refused(folder, "last.DCM is empty or no DICOM file")
+
+
+def test_row_71_without_endings_a_file_that_is_no_slice_is_worth_a_word(tmp_path):
+    folder = series(tmp_path / "ct")
+    for path in list(folder.iterdir()):
+        path.rename(path.with_suffix(""))
+    (folder / "s99").touch()
+    (folder / "notes.txt").touch()
+    read(folder, "1 files named like the slices are no DICOM and were ignored; is a slice empty or damaged?")
+
+
 def test_row_79_no_name_or_uid_of_a_patient_leaves_the_file(tmp_path, caplog, capfd):
     """In errors: `refused` of every row above. Here: what a run leaves and logs."""
     folder = series(tmp_path / "ct")

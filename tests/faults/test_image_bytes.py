@@ -224,3 +224,26 @@ def test_row_14_a_bomb_stays_below_200_mb_of_resident_memory(tmp_path):
     message, peak_kb = done.stdout.rsplit(maxsplit=1)
     assert "holds more than" in message
     assert int(peak_kb) < 200_000
+
+
+def nrrd(space="left-posterior-superior", content=None):
+    """A gzipped NRRD of the voxels of `made_nifti`, written by hand."""
+    head = f"NRRD0004\ntype: short\ndimension: 3\nspace: {space}\nsizes: 5 4 3\n"
+    head += "space directions: (0.7,0,0) (0,0.8,0) (0,0,5)\nendian: little\nencoding: gzip\nspace origin: (0,0,0)\n\n"
+    return head.encode() + (gzip.compress(HU.tobytes()) if content is None else content)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 8])
+def test_row_5_missing_trailer_of_a_gzipped_nrrd(tmp_path, cut):
+    refused(tmp_path, nrrd()[:-cut], "damaged or truncated", "a.nrrd")
+
+
+@pytest.mark.parametrize(("space", "said"), [("LPS", 0), ("right-anterior-superior", 0), ("scanner-xyz", 1)])
+def test_row_42_an_nrrd_in_a_space_that_says_nothing_of_the_patient(tmp_path, space, said):
+    scan = read_scan(put(tmp_path, nrrd(space), "a.nrrd"))
+    assert sum("which way its axes point" in warning for warning in scan.warnings) == said
+
+
+def test_errors_of_truncated_files_name_a_remedy(tmp_path):
+    refused(tmp_path, nifti()[:300], "copy it again", "a.nii")
+    refused(tmp_path, nifti(dim=(3, 500, 500, 500, 1, 1, 1, 1)), "copy the file again", "b.nii")

@@ -20,6 +20,11 @@ def test_image_files_sorted_and_other_files_left_out(tmp_path):
     assert names(tmp_path) == ["a.nii.gz", "b.nii", "c.NRRD", "d.nhdr", "e.mha", "f.mhd", "g.zip"]
 
 
+def test_a_pair_is_one_case_known_by_its_header(tmp_path):
+    touch(tmp_path, "a.hdr", "a.img", "b.hdr.gz", "b.img.gz")
+    assert names(tmp_path) == ["a.hdr", "b.hdr.gz"]
+
+
 def test_hidden_files_and_folders_are_ignored(tmp_path):
     touch(tmp_path, "._a.nii", "a.nii", ".hidden/1.dcm")
     assert names(tmp_path) == ["a.nii"]
