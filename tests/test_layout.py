@@ -58,4 +58,5 @@ def test_the_wheel_holds_the_packages_and_the_recipes_only(tmp_path):
     assert {"configs/liver.toml", "configs/tumor.toml", "configs/demo_liver.toml", "configs/demo_tumor.toml"} <= {
         *names
     }
-    assert {"cascade/py.typed", "evaluate/page.css", "evaluate/page.js"} <= {*names}
+    models = {f"cascade/models/{name}" for name in ("liver.safetensors", "tumor.safetensors", "card.json")}
+    assert {"cascade/py.typed", "evaluate/page.css", "evaluate/page.js"} | models <= {*names}
