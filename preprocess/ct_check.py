@@ -39,11 +39,15 @@ class Census:
         self.low, self.high, self.whole = np.inf, -np.inf, True
         self._counts = np.zeros(_HIGH - _LOW + 1, np.int64)
         self._equal, self._different = np.zeros_like(self._counts), 0
+        self._highest_beneath = -np.inf  # of the values that share the lowest bin
 
     def add(self, plane: NDArray[Any]) -> None:
         """One slice (y, x) of finite values."""
         self.low, self.high = min(self.low, float(plane.min())), max(self.high, float(plane.max()))
         rows = plane[:: max(1, plane.shape[0] // 128)]
+        beneath = rows[rows < _LOW]
+        if beneath.size:
+            self._highest_beneath = max(self._highest_beneath, float(beneath.max()))
         self.whole = self.whole and (rows.dtype.kind != "f" or bool((np.rint(rows) == rows).all()))
         bins = np.clip(rows, _LOW, _HIGH).astype(np.int32) - _LOW
         self._counts += np.bincount(bins.ravel(), minlength=self._counts.size)
@@ -59,6 +63,13 @@ class Census:
     def values(self) -> int:
         """Number of different values in the sample."""
         return int(np.count_nonzero(self._counts))
+
+    def padding_share(self) -> float:
+        """Share of the most common value below air: around a round field of view it is one number."""
+        counts = self._counts[: _BELOW_AIR - _LOW + 1].copy()
+        if self._highest_beneath > self.low:  # several values beneath the histogram are no padding
+            counts[0] = 0
+        return float(counts.max() / self._counts.sum())
 
     def is_label_map(self) -> bool:
         """Whether these are classes and not measurements: whole numbers from 0 on in large patches."""
@@ -99,7 +110,7 @@ def _odd_range(census: Census) -> str:
 def _odd_hu(census: Census) -> str:
     """About values on both sides of 0."""
     # Padding is one value, or a few; air that was shifted twice is noisy, and every voxel of soft tissue is gone.
-    below = census.share(_LOW, _BELOW_AIR) - _padding_share(census)
+    below = census.share(_LOW, _BELOW_AIR) - census.padding_share()
     if below >= _BELOW_AIR_SHARE:
         return f"hold {below:.0%} below air (-1000 HU): rescale applied twice? results may be wrong"
     if census.low <= -800:
@@ -109,9 +120,3 @@ def _odd_hu(census: Census) -> str:
     if census.share(int(np.floor(census.low)), int(np.ceil(census.low))) >= _CLIPPED:
         return "are clipped to a window of HU, with no air below; made from pictures?"
     return "hold no air (-1000 HU); is this CT?"
-
-
-def _padding_share(census: Census) -> float:
-    """Share of the most common value below air: around a round field of view it is one number."""
-    counts = census._counts[: _BELOW_AIR - _LOW + 1]
-    return float(counts.max() / census._counts.sum())

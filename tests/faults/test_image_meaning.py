@@ -189,7 +189,11 @@ def test_row_31_rescale_applied_twice(tmp_path, ct):
     assert "rescale applied twice" in warning_of(tmp_path, (ct - 1024).astype(np.int16))
 
 
-@pytest.mark.parametrize("padding", [-2000, -2048, -3024])
+def test_row_31_scaled_far_beneath_any_ct(tmp_path, ct):
+    assert "below air" in warning_of(tmp_path, (ct.astype(np.int32) * 10).clip(-32768, 32767).astype(np.int16))
+
+
+@pytest.mark.parametrize("padding", [-2000, -2048, -3024, -32768])
 def test_row_32_padding_is_air(tmp_path, ct, padding):
     padded = ct.copy()
     _, y, x = np.ogrid[tuple(map(slice, ct.shape))]
