@@ -27,6 +27,15 @@ def test_a_folder_that_is_not_an_earlier_demo_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "three years of work"
 
 
+def test_the_installed_models_find_liver_and_tumours_of_the_demo(tmp_path):
+    run_demo(tmp_path)
+    (row,) = json.loads((tmp_path / "scores" / "summary.json").read_text())["cases"]
+    assert row["case"] == "phantom-21"
+    assert row["liver_dice"] > 0.85
+    assert row["tumor_dice"] > 0.5
+    assert (tmp_path / "results" / "phantom-21" / "stage1_liver.nii.gz").is_file()
+
+
 @pytest.mark.slow
 def test_the_demo_reaches_its_scores_on_held_out_cases(tmp_path):
     (tmp_path / MARK).write_text("")
