@@ -150,6 +150,7 @@ def _training_options(command: _Command) -> _Command:
     for option in (
         _device_option,
         click.option("--resume", is_flag=True, help="Go on where the run in -o stopped."),
+        click.option("--init", type=_EXISTING, help="Begin from this model's weights, e.g. to refine it on own scans."),
         click.option("--steps", type=click.IntRange(1), help="Stop after so many steps.  [default: from the settings]"),
         click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes instead."),
         click.option(

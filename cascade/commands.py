@@ -79,6 +79,7 @@ def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: 
 
 def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     """`cascade train-liver` and `cascade train-tumor`."""
+    from cascade.checkpoint import load_model
     from cascade.locks import locked
     from cascade.settings import load_settings
     from cascade.stages import STAGES
@@ -91,6 +92,8 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     settings = load_settings(stage_name, options["configs"], options["assignments"])
     if options["steps"]:
         settings = replace(settings, training=replace(settings.training, steps=options["steps"]))
+    if options["init"] and options["resume"]:
+        raise UsageError("--init and --resume exclude each other: a run that is resumed remembers what it began from")
     dataset = load_dataset(data)
     training, held_out = split_by_fold(dataset.cases, options["fold"])
     with locked(run):
@@ -106,6 +109,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
             device=pick_device(options["device"]),
             minutes=options["minutes"],
             resume=options["resume"],
+            init=load_model(options["init"], STAGES[stage_name]) if options["init"] else None,
         )
         click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {job.device}")
         with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:

@@ -118,13 +118,14 @@ class Loss:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW with a linear warm-up and a cosine decay to zero.
+    """AdamW with a linear warm-up and a cosine decay to zero, at `init_share` of the rate after --init.
 
     Models are kept, and judged, as a running mean of the weights: each step moves it by 1 - `average_decay` towards the
     weights (0: no mean). Its end is smoother than any single step (Polyak and Juditsky, 1992).
     """
 
     learning_rate: float
+    init_share: float
     weight_decay: float
     warmup_steps: int
     clip_norm: float
@@ -132,6 +133,7 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, f"optimizer.learning_rate = {self.learning_rate} must be positive")
+        _check(0 < self.init_share <= 1, f"optimizer.init_share = {self.init_share} must lie in 0..1")
         _check(self.clip_norm > 0, f"optimizer.clip_norm = {self.clip_norm} must be positive")
         _check(min(self.weight_decay, self.warmup_steps) >= 0, f"optimizer: no value may be negative: {self}")
         _check(0 <= self.average_decay < 1, f"optimizer.average_decay = {self.average_decay} must lie in 0..1")

@@ -95,15 +95,23 @@ def _loop(job: Job, state: State, batches: Iterator[Batch], log: RunLog, stop: S
         state.elapsed_s = before + time.monotonic() - started
         looks = job.settings.training.validations
         state.look_due = bool(job.held_out) and int(_share(job, state) * looks) > int(share * looks)
-        log.step(state.step, loss=loss, learning_rate=learning_rate(job.settings.optimizer, state.step, share))
+        log.step(state.step, loss=loss, learning_rate=_rate(job, state, share))
         state.logged = log.logged
         show(state.step, share, loss, state.best)
 
 
-def learning_rate(settings: Optimizer, step: int, share: float) -> float:
-    """Linear warm-up over the first steps, then a cosine from the full rate to 0 as `share` goes from 0 to 1."""
+def learning_rate(settings: Optimizer, step: int, share: float, *, begun: bool = False) -> float:
+    """Linear warm-up over the first steps, then a cosine from the full rate to 0 as `share` goes from 0 to 1.
+
+    `begun`: the run began from a trained model, which the full rate would undo.
+    """
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    full = settings.learning_rate * (settings.init_share if begun else 1.0)
+    return full * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def _rate(job: Job, state: State, share: float) -> float:
+    return learning_rate(job.settings.optimizer, state.step, share, begun=state.begun_from is not None)
 
 
 def _share(job: Job, state: State) -> float:
@@ -116,7 +124,7 @@ def _step(state: State, batch: Batch, job: Job, share: float) -> float:
     """One optimiser step; returns the loss, nan when the step was skipped."""
     state.network.train()
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(job.settings.optimizer, state.step, share)
+        group["lr"] = _rate(job, state, share)
     state.step += 1
     loss = _gradients(state, batch, job)
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), job.settings.optimizer.clip_norm)

@@ -25,6 +25,7 @@ from cascade.tensorfile import TensorFile, read_tensors, write_tensors
 from cascade.unet import UNet3d
 from cascade.validation import Validation
 from preprocess.errors import ModelError
+from preprocess.findings import listed
 from preprocess.preparation import Preparation
 from preprocess.prepared import PreparedCase
 
@@ -33,7 +34,10 @@ BEST, LAST, RESUME, PREVIOUS = (f"{name}.safetensors" for name in ("best", "last
 
 @dataclass(frozen=True)
 class Job:
-    """One training: what, on which cases, for how long (`minutes`, or else `settings.training.steps`), into where."""
+    """One training: what, on which cases, for how long (`minutes`, or else `settings.training.steps`), into where.
+
+    `init` is the model that a new run begins from; a resumed one does not need it.
+    """
 
     stage: Stage
     settings: Settings
@@ -44,6 +48,7 @@ class Job:
     device: torch.device
     minutes: float | None = None
     resume: bool = False
+    init: Model | None = None
 
 
 @dataclass
@@ -51,7 +56,8 @@ class State:
     """What changes during a training; everything that a resumed run needs. `average` is what models are made of.
 
     `look_due`: the held-out cases are to be looked at before the next step. `parts`: a batch goes through the network
-    in so many, for want of memory. `warnings` are for the report.
+    in so many, for want of memory. `warnings` are for the report. `begun_from` is what the model that it began from
+    has seen: (trained on, chosen on), None when it began from random weights.
     """
 
     network: UNet3d
@@ -67,15 +73,32 @@ class State:
     parts: int = 1
     logged: Logged = field(default_factory=Logged)
     warnings: tuple[str, ...] = ()
+    begun_from: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
 
 def fresh_state(job: Job) -> State:
-    """The state before the first step."""
+    """The state before the first step. Raises ModelError when the model to begin from is of another network."""
     network = _network(job)
+    state_of_init = _begin_from(job.init, network, job) if job.init else {}
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=job.settings.optimizer.weight_decay)
     average = _network(job)
     average.load_state_dict(network.state_dict())
-    return State(network, average, optimizer)
+    return State(network, average, optimizer, **state_of_init)
+
+
+def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:
+    """Give `network` the weights of `model`; what a state has to remember of that."""
+    theirs, ours = model.settings.network, job.settings.network
+    if theirs != ours:
+        raise ModelError(
+            f"--init: a network of features {list(theirs.features)}, stem {theirs.stem}; the settings say "
+            f"{list(ours.features)}, {ours.stem}: set network.features and network.stem to the model's"
+        )
+    network.load_state_dict(dict(model.weights), strict=False)  # the outputs that only training has stay as they are
+    seen = {*model.trained_on, *model.chosen_on}
+    known = [case.name for case in job.held_out if case.survey.content in seen]
+    told = f"--init has seen {listed(known)}, which is held out here: its score is no score" if known else ""
+    return {"begun_from": (model.trained_on, model.chosen_on), "warnings": (told,) if told else ()}
 
 
 def _network(job: Job) -> UNet3d:
@@ -102,6 +125,7 @@ def save_state(job: Job, state: State) -> None:
         "skipped": state.skipped,
         "bad_in_a_row": state.bad_in_a_row,
         "look_due": state.look_due,
+        "begun_from": state.begun_from,
         "logged": {"rows": state.logged.rows, "losses": state.logged.losses},
         "stage": job.stage.name,
         "settings": as_table(job.settings),
@@ -128,12 +152,14 @@ def resumed_state(job: Job) -> State:
     header, path = file.header, job.folder / RESUME
     try:
         _refuse_other(path, header, job)
-        state = fresh_state(job)
+        state = fresh_state(replace(job, init=None))
         for name, network in (("weights/", state.network), ("average/", state.average)):
             network.load_state_dict(_under(name, file.tensors))
         _restore(state.optimizer, _under("optimizer/", file.tensors))
         state.step, state.elapsed_s, state.skipped = header["step"], header["elapsed_s"], header["skipped"]
         state.bad_in_a_row, state.look_due = header["bad_in_a_row"], header["look_due"]
+        begun_from = header["begun_from"]
+        state.begun_from = begun_from and (tuple(begun_from[0]), tuple(begun_from[1]))
         state.logged = Logged(header["logged"]["rows"], tuple(header["logged"]["losses"]))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         what = str(error).splitlines()[-1].strip()
@@ -205,7 +231,12 @@ def _plain(value: Any) -> Any:
 
 
 def model_of(job: Job, state: State, result: Validation | None, *, chosen: bool = False) -> Model:
-    """The running mean of the weights as a model; `chosen`: picked by its score on the held-out cases."""
+    """The running mean of the weights as a model; `chosen`: picked by its score on the held-out cases.
+
+    What the model it began from has seen, it has seen too.
+    """
+    trained_on, chosen_on = state.begun_from or ((), ())
+    picked_on = [case.survey.content for case in job.held_out] if chosen else []
     return Model(
         stage=job.stage,
         settings=job.settings.for_prediction,
@@ -213,6 +244,6 @@ def model_of(job: Job, state: State, result: Validation | None, *, chosen: bool 
         preparation=job.preparation,
         weights=cpu_state(state.average),
         scores={"steps": state.step, "held_out": result.table() if result else None},
-        trained_on=tuple(sorted(case.survey.content for case in job.train)),
-        chosen_on=tuple(sorted(case.survey.content for case in job.held_out)) if chosen else (),
+        trained_on=tuple(sorted({*trained_on, *(case.survey.content for case in job.train)})),
+        chosen_on=tuple(sorted({*chosen_on, *picked_on})),
     )

@@ -157,11 +157,14 @@ def test_the_time_limit_ends_a_run(prepared, tiny_settings, tmp_path):
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():
-    settings = Optimizer(learning_rate=1.0, weight_decay=0.0, warmup_steps=4, clip_norm=1.0, average_decay=0.0)
+    settings = Optimizer(
+        learning_rate=1.0, init_share=0.5, weight_decay=0.0, warmup_steps=4, clip_norm=1.0, average_decay=0.0
+    )
     assert learning_rate(settings, 0, 0.0) == 0.25
     assert learning_rate(settings, 3, 0.0) == 1.0
     assert learning_rate(settings, 100, 0.5) == pytest.approx(0.5)
     assert learning_rate(settings, 200, 1.0) == 0.0
+    assert learning_rate(settings, 3, 0.0, begun=True) == 0.5
 
 
 def test_models_are_the_running_mean_of_the_weights(prepared, tiny_settings, tmp_path):
@@ -182,3 +185,32 @@ def test_a_model_file_holds_no_deep_outputs(prepared, tiny_settings, tmp_path):
     state = read_tensors(tmp_path / "run" / "resume.safetensors").tensors
     assert "weights/deep_heads.0.weight" in state
     assert not [name for name in model if "deep" in name]
+
+
+def test_a_training_can_begin_from_a_model_and_has_seen_what_that_has(prepared, tiny_settings, tmp_path, caplog):
+    train(job_for("tumor", prepared, tiny_settings, tmp_path / "a"), QUIET)
+    model = load_model(tmp_path / "a" / "best.safetensors", STAGES["tumor"])
+    cases = load_dataset(prepared).cases
+    still = replace(tiny_settings["tumor"].optimizer, learning_rate=1e-12, init_share=0.25)
+    longer = replace(tiny_settings["tumor"].training, steps=10)  # the tenth is the first to be logged
+    settings = {"tumor": replace(tiny_settings["tumor"], optimizer=still, training=longer)}
+    split = {"train": cases[1:2], "held_out": cases[:1]}
+    job = job_for("tumor", prepared, settings, tmp_path / "b", init=model, **split)
+    outcome = train(job, QUIET)
+    assert outcome.warnings == (f"--init has seen {cases[0].name}, which is held out here: its score is no score",)
+    begun = load_model(tmp_path / "b" / "last.safetensors", STAGES["tumor"])
+    assert all(torch.allclose(begun.weights[name], model.weights[name], atol=1e-6) for name in model.weights)
+    assert begun.trained_on == ("0" * 16, "0" * 15 + "1")
+    assert begun.chosen_on == ("0" * 15 + "1", "0" * 15 + "2")
+    (rate,) = [row["learning_rate"] for row in rows_of(tmp_path / "b") if "loss" in row]
+    assert rate == learning_rate(still, 10, 0.9, begun=True) < 0.25e-12
+    train(replace(job, init=None, resume=True), QUIET)  # what it began from is remembered
+    assert load_model(tmp_path / "b" / "last.safetensors", STAGES["tumor"]).trained_on == begun.trained_on
+
+
+def test_a_model_of_another_network_is_no_beginning(prepared, tiny_settings, tmp_path):
+    train(job_for("liver", prepared, tiny_settings, tmp_path / "a", held_out=[]), QUIET)
+    model = load_model(tmp_path / "a" / "last.safetensors", STAGES["liver"])
+    other = replace(tiny_settings["liver"], network=replace(tiny_settings["liver"].network, features=(4, 16)))
+    with pytest.raises(ModelError, match=r"--init: a network of features .*set network.features and network.stem"):
+        train(job_for("liver", prepared, {"liver": other}, tmp_path / "b", init=model), QUIET)
