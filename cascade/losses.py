@@ -17,6 +17,8 @@ from cascade.settings import Loss
 from preprocess.errors import UsageError
 
 _POOLED = (0, 2, 3, 4)
+#: Added to Dice in the logarithm: the gradient of `log_dice` is at most five times that of a good prediction.
+LOG_FLOOR = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +54,18 @@ def dice(counts: Counts) -> Tensor:
 
 
 def log_dice(counts: Counts) -> Tensor:
-    """-ln Dice. While a region is still missed, the gradient of plain Dice all but vanishes, this one does not."""
-    return -torch.log(counts.ratio(0.5, 0.5))
+    """-ln Dice, softened below `LOG_FLOOR`, 0 where prediction and truth agree.
+
+    While a region is still missed, the gradient of plain Dice all but vanishes, this one does not. Without the floor a
+    batch with a sliver of the region has a gradient that is tens of times larger than that of any other; AdamW then
+    takes small steps for long.
+    """
+    return -torch.log((counts.ratio(0.5, 0.5) + LOG_FLOOR) / (1 + LOG_FLOOR))
 
 
 def exp_log_dice(counts: Counts) -> Tensor:
     """(-ln Dice)^0.3 (Wong et al., MICCAI 2018)."""
-    return (log_dice(counts) + 1e-6) ** 0.3
+    return (-torch.log(counts.ratio(0.5, 0.5)) + 1e-6) ** 0.3
 
 
 def jaccard(counts: Counts) -> Tensor:

@@ -59,10 +59,10 @@ def test_smoothing_keeps_the_ratio_of_a_sliver_near_one():
 
 
 def test_cross_entropy_and_log_dice_by_hand():
-    # cross entropy ln 2 everywhere; Dice (1 + 100) / (2 + 1 + 100)
+    # cross entropy ln 2 everywhere; Dice (1 + 100) / (2 + 1 + 100), with the floor of 0.2
     loss = cost(tensor([[[0, 0, 0, 0]]]), tensor([[[1, 0, 0, 0]]]))
     assert loss.shape == ()
-    assert loss.item() == pytest.approx(LN2 + math.log(103 / 101))
+    assert loss.item() == pytest.approx(LN2 + math.log(1.2 / (101 / 103 + 0.2)))
 
 
 def test_focal_counts_sure_voxels_less():
@@ -85,13 +85,21 @@ def test_false_voxels_of_a_patch_without_the_region_count_against_the_others():
 
 
 def test_a_missed_lesion_has_a_gradient_worth_following():
-    """Plain Dice would add a tenth to that of the cross entropy, its logarithm nearly doubles it."""
+    """Plain Dice would add a tenth to that of the cross entropy, its logarithm adds three."""
     logits = torch.full((1, 1, 20, 20, 20), -5.0, requires_grad=True)
     target = torch.zeros(1, 1, 20, 20, 20)
     target[..., 5:15, 5:15, 5:15] = 1
     cost(logits, target).backward()
     entropy_alone = 1000 / 8000
-    assert -logits.grad[target > 0].sum().item() > 1.5 * entropy_alone
+    assert -logits.grad[target > 0].sum().item() > 1.25 * entropy_alone
+
+
+def test_a_region_that_is_all_missed_pulls_at_most_five_times_as_hard_as_one_nearly_found():
+    missed, found = (torch.tensor([share], requires_grad=True) for share in (0.001, 0.999))
+    for both in (missed, found):
+        counts = Counts(both, 1 - both, 1 - both, torch.tensor([1.0]), smooth=0.0)
+        LOSSES["log_dice_ce"][1](counts).sum().backward()
+    assert 4.5 < (missed.grad / found.grad).item() < 6.01
 
 
 def test_a_sliver_at_the_rim_does_not_outweigh_the_rest():
@@ -167,7 +175,7 @@ def test_half_precision_logits_are_summed_in_float32():
     target[:, :, :20] = 1
     loss = cost(logits, target)
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(LN2 + math.log(80100 / 40100), rel=1e-4)
+    assert loss.item() == pytest.approx(LN2 + math.log(1.2 / (40100 / 80100 + 0.2)), rel=1e-4)
 
 
 def test_an_unknown_loss_is_refused():
