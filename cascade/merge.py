@@ -43,10 +43,12 @@ class Fused:
 
 
 def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, policy: TumorPolicy) -> Fused:
-    """Liver from the mean of both stages' probabilities, tumour from stage 2, on the part `box` of `full`.
+    """Liver and tumour from both stages' probabilities, on the part `box` of `full`.
 
-    A tumour is liver, so for stage 2 liver is at least as probable as tumour: where the network sees a tumour and
-    forgets the liver around it, stage 1 decides; far from stage 1's liver a false tumour alone does not make liver.
+    Each class has the geometric mean of what stage 2 says of it and what stage 1 says of the liver (a logarithmic
+    opinion pool, Genest and Zidek, Statistical Science 1986): a stage that is sure of no liver is not outvoted, so what
+    stage 2 makes of the stomach far from stage 1's liver does not count. A tumour is liver, so for stage 2 liver is at
+    least as probable as tumour: where the network sees a tumour and forgets the liver around it, stage 1 decides.
     """
     grid = full.cropped(box)
     liver, tumor, sure = (np.empty(grid.shape, bool) for _ in range(3))
@@ -56,9 +58,9 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
     both = size = 0
     for z, (p1, p2, p_tumor) in enumerate(zip(first, second, third, strict=True)):
         p2 = np.maximum(p2, p_tumor)
-        liver[z] = p1 + p2 >= 2 * policy.liver_threshold
-        tumor[z] = p_tumor >= policy.tumor_threshold
-        sure[z] = p_tumor >= policy.tumor_peak
+        liver[z] = p1 * p2 >= policy.liver_threshold**2
+        tumor[z] = p1 * p_tumor >= policy.tumor_threshold**2
+        sure[z] = p1 * p_tumor >= policy.tumor_peak**2
         one, two = p1 >= policy.liver_threshold, p2 >= policy.liver_threshold
         both += int(np.count_nonzero(one & two))
         size += int(np.count_nonzero(one) + np.count_nonzero(two))

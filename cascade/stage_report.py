@@ -108,7 +108,7 @@ def _account(case: Case, volume: Volume, runner: Runner) -> tuple[StageAccount, 
         coarse_liver=result.coarse.mask,
         stage1_liver=_stage1_on(volume, result, runner),
         roi=result.box,
-        stage2_true_roi=_true_roi(volume, truth, result.coarse, runner),
+        stage2_true_roi=_true_roi(volume, truth, runner),
         stage2_tumor=tumor,
         stage2=classes,
         merged=result.labels,
@@ -125,8 +125,8 @@ def _stage1_on(volume: Volume, result: Segmentation, runner: Runner) -> NDArray[
     return out
 
 
-def _true_roi(volume: Volume, truth: LabelMap, coarse: CoarseLiver, runner: Runner) -> LabelMap | None:
-    """What stage 2 says inside the region of interest of the true liver, given the true liver as where to look."""
+def _true_roi(volume: Volume, truth: LabelMap, runner: Runner) -> LabelMap | None:
+    """What stage 2 says inside the region of interest of the true liver, with that liver in the place of stage 1's."""
     box = Box.around(truth.array)
     if box is None or runner.tumor is None:
         return None
@@ -134,6 +134,8 @@ def _true_roi(volume: Volume, truth: LabelMap, coarse: CoarseLiver, runner: Runn
     box = box.grown(policy.margin_mm, volume.grid)
     true_liver = truth.cropped(box).array > 0
     fine = refine(volume.cropped(box), true_liver, runner.tumor)
-    fused = fuse(coarse, fine, volume.grid, box, runner.tumor.policy)
+    roi = volume.grid.cropped(box)
+    perfect = CoarseLiver(true_liver.astype(np.float32), true_liver, roi, found=True)
+    fused = fuse(perfect, fine, roi, Box.whole(roi), runner.tumor.policy)
     # The true liver bounds the tumour: what is lost by a wrong liver is counted elsewhere.
     return pasted(Fused(true_liver, fused.tumor, fused.grid).labels, box, volume.grid)

@@ -17,7 +17,11 @@ from stage1_liver.recipe import LiverPolicy
 
 @dataclass(frozen=True, eq=False)
 class CoarseLiver:
-    """The liver on stage 1's grid: `probability` float32 and `mask` bool, both (z, y, x) on `grid`."""
+    """The liver on stage 1's grid: `probability` float32 and `mask` bool, both (z, y, x) on `grid`.
+
+    In the holes of the network's liver, which are filled in the mask, the probability is 1: what lies amid liver is in
+    the liver, a tumour most likely, and whoever reads the probability alone must not lose it.
+    """
 
     probability: FloatArray
     mask: NDArray[np.bool_]
@@ -42,6 +46,8 @@ def find_liver(volume: Volume, infer: Infer, preparation: Preparation, policy: L
     """
     grid = preparation.working_grid(volume.grid)
     probability = infer(preparation.prepared(volume), None)[0]
-    mask = fill_holes(largest(probability >= policy.threshold))
+    part = largest(probability >= policy.threshold)
+    mask = fill_holes(part)
+    probability = np.where(mask & ~part, np.float32(1), probability)
     found = bool(np.count_nonzero(mask) >= max(1.0, policy.minimum_ml / grid.voxel_ml - 1e-6))
     return CoarseLiver(probability, mask if found else np.zeros_like(mask), grid, found)

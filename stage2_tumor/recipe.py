@@ -16,9 +16,9 @@ REGIONS = ("liver", "tumor")
 class TumorPolicy:
     """How the probabilities of both stages become classes.
 
-    The liver is where the mean of both stages' liver probabilities reaches `liver_threshold`; tumour where stage 2's
-    tumour probability reaches `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3`, and those whose
-    probability reaches `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
+    The liver is where the geometric mean of both stages' liver probabilities reaches `liver_threshold`; tumour where
+    that of stage 1's liver and stage 2's tumour reaches `tumor_threshold` inside that liver; lesions below
+    `minimum_lesion_mm3`, and those that reach `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
     Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
     """
 

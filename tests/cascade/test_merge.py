@@ -42,24 +42,25 @@ def cleaned(*rows, minimum=0.0):
     return ["".join(".LT"[v] for v in row) for row in labels.array[0]], warnings
 
 
-def test_the_liver_is_where_the_mean_of_both_stages_reaches_the_threshold():
-    first = filled(FULL, (np.s_[1, 2, 1], 0.75), (np.s_[1, 2, 2], 0.75), (np.s_[0], 1.0), (np.s_[2, 4, 5], 1.0))
+def test_the_liver_is_where_the_geometric_mean_of_both_stages_reaches_the_threshold():
+    first = filled(FULL, (np.s_[1, 2, 1:4], [0.5, 0.5, 0.25]), (np.s_[0], 1.0), (np.s_[2, 4, 5], 1.0))
     roi = FULL.cropped(BOX)
-    second = filled(roi, (np.s_[0, 0, 0], 0.25), (np.s_[0, 0, 1], 0.2), (np.s_[1, 1, 1], 1.0))
+    second = filled(roi, (np.s_[0, 0, :3], [0.5, 0.45, 1.0]), (np.s_[1, 1, 1], 1.0))
     fused = fuse(coarse(first), RoiProbabilities(second, filled(roi), roi), FULL, BOX, POLICY)
     assert fused.grid == roi
-    # the mean is 0.5 exactly, 0.475, and 1 and 0 either way round
-    assert np.argwhere(fused.liver).tolist() == [[0, 0, 0], [1, 1, 1], [1, 2, 4]]
+    # it is 0.5 exactly, 0.47, 0.5 again, and 0 where one stage is sure of no liver, either way round
+    assert np.argwhere(fused.liver).tolist() == [[0, 0, 0], [0, 0, 2]]
     assert not fused.tumor.any()
 
 
-def test_the_tumour_is_stage_2_alone_and_its_threshold_counts():
+def test_the_tumour_is_where_its_geometric_mean_with_stage_1s_liver_reaches_the_threshold():
     roi = FULL.cropped(BOX)
-    tumor = filled(roi, (np.s_[0, 1, 2], 0.25), (np.s_[1, 2, 3], 0.24), (np.s_[1, 0, 4], 0.99))
-    fused = fuse(coarse(np.zeros(FULL.shape)), RoiProbabilities(filled(roi), tumor, roi), FULL, BOX, POLICY)
-    assert np.argwhere(fused.tumor).tolist() == [[0, 1, 2], [1, 0, 4]]
-    assert not fused.liver.any()
-    assert not fused.labels.array.any()
+    tumor = filled(roi, (np.s_[0, 1, 2], 0.25), (np.s_[1, 2, 3], 0.24), (np.s_[1, 0, 4], 1.0), (np.s_[0, 0, 0], 0.25))
+    first = filled(FULL, (np.s_[1, 3, 3], 0.25), (np.s_[2, 4, 4], 0.25), (np.s_[1, 2, 1], 1.0))
+    fused = fuse(coarse(first), RoiProbabilities(filled(roi), tumor, roi), FULL, BOX, POLICY)
+    # 0.25 exactly, 0.245, 0 where stage 1 is sure of no liver, 0.5
+    assert np.argwhere(fused.tumor).tolist() == [[0, 0, 0], [0, 1, 2]]
+    assert np.argwhere(fused.sure).tolist() == [[0, 0, 0]]
 
 
 def test_a_tumour_whose_liver_stage_2_forgot_is_liver_where_stage_1_says_so():
@@ -79,7 +80,7 @@ def test_each_stage_is_read_on_its_own_grid():
     first = filled(columns, (np.s_[:, :, :2], 1.0))  # the scan's columns 0-3, the region's 0 and 1
     second = filled(rows, (np.s_[:, 1], 1.0))  # rows 3-5
     tumor = filled(rows, (np.s_[3], 1.0))
-    strict = TumorPolicy(0.75, 0.5, 0.5, 0.0, 0.0)  # p1 + p2 >= 1.5: both
+    strict = TumorPolicy(0.75, 0.5, 0.5, 0.0, 0.0)  # p1 * p2 >= 0.5625: both
     fused = fuse(coarse(first, columns), RoiProbabilities(second, tumor, rows), full, box, strict)
     # along the region's columns p1 is 1 .75 .25 0 0 0, along its rows p2 is 0 0 1/3 2/3 1 1
     liver = np.zeros(roi.shape, bool)
@@ -87,12 +88,14 @@ def test_each_stage_is_read_on_its_own_grid():
     liver[:, 4:, 1] = True
     liver[3, :, :2] = True  # a tumour is liver: there p2 is 1
     np.testing.assert_array_equal(fused.liver, liver)
-    np.testing.assert_array_equal(fused.tumor, np.arange(4)[:, None, None] + np.zeros(roi.shape) == 3)
+    lowest = np.zeros(roi.shape, bool)
+    lowest[3, :, :3] = True  # p1 >= 0.25
+    np.testing.assert_array_equal(fused.tumor, lowest)
 
 
 def test_a_lesion_that_is_sure_nowhere_is_dropped():
     roi = FULL.cropped(BOX)
-    tumor = filled(roi, (np.s_[0, 0, :2], 0.3), (np.s_[1, 2, 3:], 0.3), (np.s_[1, 2, 4], 0.5))
+    tumor = filled(roi, (np.s_[0, 0, :2], 0.2), (np.s_[1, 2, 3:], 0.2), (np.s_[1, 2, 4], 0.25))
     fused = fuse(coarse(np.ones(FULL.shape)), RoiProbabilities(np.ones_like(tumor), tumor, roi), FULL, BOX, POLICY)
     assert np.argwhere(fused.tumor).tolist() == [[0, 0, 0], [0, 0, 1], [1, 2, 3], [1, 2, 4]]
     labels, _ = clean_up(fused, 0)

@@ -145,18 +145,18 @@ def test_a_scan_without_liver_loses_its_tumours_there(case):
     assert [lesion.fate for lesion in account.lesions] == ["liver_not_found"]
 
 
-def liver_but_no_tumour(image, where=None):
-    """Stage 1 that takes a tumour for something else than liver."""
-    return ((image > fakes.prepared(50)) & (image < fakes.prepared(150)))[None].astype(np.float32)
+def doubts_tumours(image, where=None):
+    """Stage 1 that is not so sure of the liver where a tumour is."""
+    return np.where(image >= fakes.prepared(150), 0.6, image > fakes.prepared(50))[None].astype(np.float32)
 
 
 def test_a_tumour_that_the_liver_cuts_off_comes_back_when_its_hole_is_filled(case):
     runner = fakes.fake_runner()
     runner = replace(
         runner,
-        liver=replace(runner.liver, infer=liver_but_no_tumour),
+        liver=replace(runner.liver, infer=doubts_tumours),
         # Both stages must be sure of the liver.
-        tumor=replace(runner.tumor, policy=replace(runner.tumor.policy, liver_threshold=0.75)),
+        tumor=replace(runner.tumor, policy=replace(runner.tumor.policy, liver_threshold=0.9)),
     )
     account = account_of(case("hole", "p"), runner)
     lost = losses(account.tumor)

@@ -43,7 +43,10 @@ def test_holes_are_filled():
     volume = scan(np.s_[0:3, 1:4, 2:5])
     hu = volume.array.copy()
     hu[1, 2, 3] = -100
-    assert find_liver(Volume(hu, GRID), bright, SAME, policy()).mask.sum() == 27
+    found = find_liver(Volume(hu, GRID), bright, SAME, policy())
+    assert found.mask.sum() == 27
+    assert found.probability[1, 2, 3] == 1
+    assert found.probability.sum() == 27  # and nowhere else is it another than the network's
 
 
 def test_the_threshold_itself_is_liver():
