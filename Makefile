@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint fuzz clean
+.PHONY: demo test test-slow lint fuzz bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/cascade demo
@@ -27,6 +27,9 @@ fuzz: $(VENV)/installed
 	@failed=0; for target in $(basename $(notdir $(wildcard tests/fuzz/fuzz_*.py))); do \
 		$(BIN)/python -m tests.fuzz.$$target --seconds $(FUZZ_SECONDS) || failed=1; \
 	done; exit $$failed
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks.case
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
