@@ -118,12 +118,16 @@ class Loss:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW with a linear warm-up and a cosine decay to zero, at `init_share` of the rate after --init.
+    """How weights move: `name` "adamw", or "sgd" with Nesterov momentum of 0.99 as in nnU-Net (Isensee et al., 2021).
 
+    A linear warm-up to `learning_rate`, at `init_share` of it after --init, then `decay` to zero: "cosine", or "poly",
+    (1 - t)^0.9.
     Models are kept, and judged, as a running mean of the weights: each step moves it by 1 - `average_decay` towards the
     weights (0: no mean). Its end is smoother than any single step (Polyak and Juditsky, 1992).
     """
 
+    name: str
+    decay: str
     learning_rate: float
     init_share: float
     weight_decay: float
@@ -132,6 +136,8 @@ class Optimizer:
     average_decay: float
 
     def __post_init__(self) -> None:
+        _check(self.name in ("adamw", "sgd"), f"optimizer.name = {self.name!r} must be adamw or sgd")
+        _check(self.decay in ("cosine", "poly"), f"optimizer.decay = {self.decay!r} must be cosine or poly")
         _check(self.learning_rate > 0, f"optimizer.learning_rate = {self.learning_rate} must be positive")
         _check(0 < self.init_share <= 1, f"optimizer.init_share = {self.init_share} must lie in 0..1")
         _check(self.clip_norm > 0, f"optimizer.clip_norm = {self.clip_norm} must be positive")

@@ -101,13 +101,14 @@ def _loop(job: Job, state: State, batches: Iterator[Batch], log: RunLog, stop: S
 
 
 def learning_rate(settings: Optimizer, step: int, share: float, *, begun: bool = False) -> float:
-    """Linear warm-up over the first steps, then a cosine from the full rate to 0 as `share` goes from 0 to 1.
+    """Linear warm-up over the first steps, then a cosine or polynomial from the full rate to 0 as `share` goes to 1.
 
     `begun`: the run began from a trained model, which the full rate would undo.
     """
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     full = settings.learning_rate * (settings.init_share if begun else 1.0)
-    return full * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    left = 1 - min(1.0, share)
+    return full * warm * (left**0.9 if settings.decay == "poly" else 0.5 * (1 - math.cos(math.pi * left)))
 
 
 def _rate(job: Job, state: State, share: float) -> float:

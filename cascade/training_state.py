@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cascade.checkpoint import Model, cpu_state, load_model, require_finite
 from cascade.logs import Logged
-from cascade.settings import Settings, as_table
+from cascade.settings import Optimizer, Settings, as_table
 from cascade.stages import Stage
 from cascade.tensorfile import TensorFile, read_tensors, write_tensors
 from cascade.unet import UNet3d
@@ -62,7 +62,7 @@ class State:
 
     network: UNet3d
     average: UNet3d
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     step: int = 0
     elapsed_s: float = 0.0
     best: float = -1.0
@@ -80,10 +80,17 @@ def fresh_state(job: Job) -> State:
     """The state before the first step. Raises ModelError when the model to begin from is of another network."""
     network = _network(job)
     state_of_init = _begin_from(job.init, network, job) if job.init else {}
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=job.settings.optimizer.weight_decay)
+    optimizer = _optimizer(network, job.settings.optimizer)
     average = _network(job)
     average.load_state_dict(network.state_dict())
     return State(network, average, optimizer, **state_of_init)
+
+
+def _optimizer(network: UNet3d, settings: Optimizer) -> torch.optim.Optimizer:
+    if settings.name == "sgd":
+        rate, decay = settings.learning_rate, settings.weight_decay
+        return torch.optim.SGD(network.parameters(), rate, momentum=0.99, nesterov=True, weight_decay=decay)
+    return torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
 
 
 def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:
@@ -214,7 +221,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _restore(optimizer: torch.optim.AdamW, moments: dict[str, Tensor]) -> None:
+def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
     table: dict[int, dict[str, Tensor]] = {}
     for key, value in moments.items():
         index, name = key.split("/")

@@ -36,7 +36,7 @@ def test_the_shipped_recipes_are_complete(stage, kind):
 def test_the_demo_is_laid_over_its_stage(stage):
     demo = as_table(load_settings(stage, [CONFIGS / f"demo_{stage}.toml"]))
     over = shipped_table(f"demo_{stage}")
-    assert "policy" not in over
+    assert set(over.get("policy", {})) <= {"tumor_threshold", "tumor_peak"}  # so short a training is sure of little
     assert demo["network"]["features"] == (8, 16, 32, 64)
     for table, below in as_table(load_settings(stage)).items():
         for key, value in below.items():

@@ -78,9 +78,14 @@ def test_training_lowers_the_loss(prepared, tiny_settings, tmp_path):
     assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
 
 
-def test_resume_equals_the_uninterrupted_run_bit_for_bit(prepared, tiny_settings, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(optimizer, prepared, tiny_settings, tmp_path):
     whole, parted = tmp_path / "whole", tmp_path / "parted"
+    settings = tiny_settings["tumor"]
+    tiny_settings = {"tumor": replace(settings, optimizer=replace(settings.optimizer, name=optimizer))}
     train(job_for("tumor", prepared, tiny_settings, whole), QUIET)
+    moments = {key.split("/")[2] for key in read_tensors(whole / "resume.safetensors").tensors if "optimizer/" in key}
+    assert moments == ({"momentum_buffer"} if optimizer == "sgd" else {"step", "exp_avg", "exp_avg_sq"})
 
     def interrupt(step, share, loss, best):
         if step == 3:
@@ -158,13 +163,21 @@ def test_the_time_limit_ends_a_run(prepared, tiny_settings, tmp_path):
 
 def test_learning_rate_warms_up_and_decays_to_zero():
     settings = Optimizer(
-        learning_rate=1.0, init_share=0.5, weight_decay=0.0, warmup_steps=4, clip_norm=1.0, average_decay=0.0
+        name="adamw",
+        decay="cosine",
+        learning_rate=1.0,
+        init_share=0.5,
+        weight_decay=0.0,
+        warmup_steps=4,
+        clip_norm=1.0,
+        average_decay=0.0,
     )
     assert learning_rate(settings, 0, 0.0) == 0.25
     assert learning_rate(settings, 3, 0.0) == 1.0
     assert learning_rate(settings, 100, 0.5) == pytest.approx(0.5)
     assert learning_rate(settings, 200, 1.0) == 0.0
     assert learning_rate(settings, 3, 0.0, begun=True) == 0.5
+    assert learning_rate(replace(settings, decay="poly"), 100, 0.75) == pytest.approx(0.25**0.9)
 
 
 def test_models_are_the_running_mean_of_the_weights(prepared, tiny_settings, tmp_path):
