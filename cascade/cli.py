@@ -160,6 +160,11 @@ def _training_options(command: _Command) -> _Command:
             help="K/N: hold out part K (from 0) of N, split by patient; fewer patients than N: one a part. "
             "'all' trains on every case.",
         ),
+        click.option(
+            "--folds",
+            type=click.IntRange(2),
+            help="Train all of so many folds in turn, each into fold-K of -o, not one.",
+        ),
         click.option("--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Change one setting."),
         click.option("--config", "configs", type=_EXISTING, multiple=True, help="TOML laid over the shipped recipe."),
         click.option("-o", "--output", "run", type=_PATH, required=True, help="Folder of this training run."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -78,7 +79,31 @@ def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: 
 
 
 def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
-    """`cascade train-liver` and `cascade train-tumor`."""
+    """`cascade train-liver` and `cascade train-tumor`: one training, or one after the other those of `folds` folds."""
+    count = options.pop("folds")
+    if not count:
+        _train_one(stage_name, data, run, **options)
+        return
+    from cascade.training_state import RESUME
+    from preprocess.prepared import load_dataset
+
+    count = min(count, len({case.patient for case in load_dataset(data).cases}))
+    rows, warnings = [], []
+    for k in range(count):
+        part = run / f"fold-{k}"
+        again = options["resume"] and (part / RESUME).exists()
+        begin = None if again else options["init"]
+        _train_one(stage_name, data, part, **{**options, "fold": f"{k}/{count}", "resume": again, "init": begin})
+        table = json.loads((part / "report.json").read_text("utf-8"))
+        rows += table["held_out"]
+        warnings += [f"fold {k}: {warning}" for warning in table["warnings"]]
+    _write_report(run, stage_name, rows, warnings)
+    _say((run / "report.txt").read_text("utf-8"))
+    names = " ".join(f"--{stage_name} {run / f'fold-{k}' / 'best.safetensors'}" for k in range(count))
+    _say(f"each case above was scored by the model that has not seen it; for cascade report: {names}")
+
+
+def _train_one(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     from cascade.checkpoint import load_model
     from cascade.locks import locked
     from cascade.settings import load_settings
@@ -148,16 +173,23 @@ def split_by_fold(cases: Any, fold: str) -> tuple[list[Any], list[Any]]:
 
 
 def _write_stage_report(run: Path, stage: str, outcome: Any, held_out: Any) -> None:
-    best = outcome.best
-    rows = [{"case": c.name, **row} for c, row in zip(held_out, best.table() if best else [], strict=False)]
-    means = best.means() if best else {}
+    scored = outcome.best.table() if outcome.best else []
+    rows = [{"case": c.name, **row} for c, row in zip(held_out, scored, strict=False)]
+    _write_report(run, stage, rows, outcome.warnings)
+
+
+def _write_report(run: Path, stage: str, rows: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> None:
+    from cascade.validation import Validation
+
+    scores = {row["case"]: {k: v for k, v in row.items() if k != "case"} for row in rows}
+    means = Validation(scores).means()
     table = {"stage": stage, "convention": "lits", "held_out": rows, "mean": means}
-    write_json(run / "report.json", {**table, "warnings": list(outcome.warnings)})
+    write_json(run / "report.json", {**table, "warnings": list(warnings)})
     lines = [f"Dice of stage {stage} on its own grid, held-out cases (LiTS convention: both empty is 1)"]
     for row in rows:
         lines.append(f"  {row['case']}: " + ", ".join(f"{k} {_number(v)}" for k, v in row.items() if k != "case"))
     lines.append("  mean: " + ", ".join(f"{k} {_number(v)}" for k, v in means.items()) if rows else "  none held out")
-    lines += [f"  warning: {warning}" for warning in outcome.warnings]
+    lines += [f"  warning: {warning}" for warning in warnings]
     write_text(run / "report.txt", "\n".join(lines) + "\n")
 
 

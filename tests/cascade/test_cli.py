@@ -12,12 +12,13 @@ import SimpleITK as sitk
 import torch
 
 from cascade import __version__
-from cascade.checkpoint import Model, save_model
+from cascade.checkpoint import Model, load_model, save_model
 from cascade.cli import cascade, run_command
 from cascade.settings import as_table
 from cascade.stages import STAGES
 from cascade.unet import UNet3d
 from preprocess.preparation import Preparation
+from preprocess.prepared import load_dataset
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ["check", "prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "models", "demo"]
@@ -148,6 +149,30 @@ def test_training_twice_into_one_folder_needs_resume(prepared, tmp_path, capsys)
     assert run_command([*command, "--steps", "2"]) == 2
     assert "use --resume" in capsys.readouterr().err
     assert run_command([*command, "--steps", "2", "--resume"]) == 0
+
+
+def test_all_folds_are_trained_and_every_case_is_scored_by_the_model_that_has_not_seen_it(prepared, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = ["train-liver", str(prepared), "-o", str(run), "--folds", "9", "--steps", "1", *tiny()]
+    assert run_command(command) == 0
+    shown = capsys.readouterr().out
+    names = sorted(case.name for case in load_dataset(prepared).cases)
+    table = json.loads((run / "report.json").read_text())
+    assert sorted(row["case"] for row in table["held_out"]) == names
+    assert table["mean"]["liver_dice"] == pytest.approx(np.mean([row["liver"] for row in table["held_out"]]))
+    folds = sorted(path.name for path in run.glob("fold-*"))
+    assert folds == ["fold-0", "fold-1"]  # there are two patients
+    for fold in folds:
+        model = load_model(run / fold / "last.safetensors", STAGES["liver"])
+        held_out = {row["case"] for row in json.loads((run / fold / "report.json").read_text())["held_out"]}
+        seen = {case.name for case in load_dataset(prepared).cases if case.survey.content in model.trained_on}
+        assert seen == {*names} - held_out
+    assert f"--liver {run}/fold-0/best.safetensors --liver {run}/fold-1/best.safetensors" in shown
+    (run / "fold-1" / "resume.safetensors").unlink()
+    (run / "fold-1" / "best.safetensors").unlink()
+    (run / "fold-1" / "last.safetensors").unlink()
+    assert run_command([*command, "--resume"]) == 0  # the one that is done is left, the one that is missing made
+    assert (run / "fold-1" / "best.safetensors").exists()
 
 
 @pytest.mark.parametrize(
