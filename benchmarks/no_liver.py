@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cascade.checkpoint import load_stage_model
+from cascade.checkpoint import load_stage_models
 from cascade.pipeline import Stopwatch, liver_stage, segment, tumor_stage
 from preprocess.geometry import Box, Grid
 from preprocess.io import read_labels, read_scan
@@ -45,8 +45,8 @@ def parts(image: Path, label: Path) -> dict[str, Volume]:
 def main() -> None:
     """Print one line a scan."""
     device = torch.device("cpu")
-    liver = liver_stage(load_stage_model(None, "liver"), device)
-    tumor = tumor_stage(load_stage_model(None, "tumor"), device)
+    liver = liver_stage(load_stage_models(None, "liver"), device)
+    tumor = tumor_stage(load_stage_models(None, "tumor"), device)
     for name, volume in (made_up() | parts(*map(Path, sys.argv[1:3]))).items():
         result = segment(volume, liver, tumor, Stopwatch())
         print(f"{name}: {result.status}, {result.labels.ml(1):.0f} mL {'; '.join(result.warnings)}")

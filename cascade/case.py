@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from cascade.batch import Outputs
-from cascade.checkpoint import Model, load_stage_model
+from cascade.checkpoint import Model, load_stage_models
 from cascade.locks import locked
 from cascade.machine import heard, pick_device
 from cascade.outputs import REPORT, case_report, is_done, source_id, write_case
@@ -33,22 +35,32 @@ class Runner:
     chosen_on: frozenset[str]
 
     @staticmethod
-    def of(liver: Model, tumor: Model | None, device: torch.device) -> Runner:
-        """A runner from model files."""
-        models = {model.stage.name: model for model in (liver, tumor) if model is not None}
+    def of(liver: Sequence[Model], tumor: Sequence[Model] | None, device: torch.device) -> Runner:
+        """A runner from the models of each stage, which predict together."""
+        stages = {models[0].stage.name: models for models in (liver, tumor) if models}
+        every = [model for models in stages.values() for model in models]
         return Runner(
             liver=liver_stage(liver, device),
             tumor=tumor_stage(tumor, device) if tumor else None,
-            models={name: model.sha256 for name, model in models.items()},
-            trained_on=frozenset(content for model in models.values() for content in model.trained_on),
-            chosen_on=frozenset(content for model in models.values() for content in model.chosen_on),
+            models={name: _joint_sha256(models) for name, models in stages.items()},
+            trained_on=frozenset(content for model in every for content in model.trained_on),
+            chosen_on=frozenset(content for model in every for content in model.chosen_on),
         )
 
 
+def _joint_sha256(models: Sequence[Model]) -> str:
+    """A file's own, or that of the hashes of several."""
+    hashes = [model.sha256 for model in models]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
 def load_runner(liver: Path | None, tumor: Path | None, device: str, *, liver_only: bool) -> Runner:
-    """A runner from the paths of model files. Raises ModelError, and ResourceError without the device."""
-    first = load_stage_model(liver, "liver")
-    second = None if liver_only else load_stage_model(tumor, "tumor")
+    """A runner from the paths of model files or folders of folds (see `load_stage_models`).
+
+    Raises ModelError, and ResourceError without the device.
+    """
+    first = load_stage_models(liver, "liver")
+    second = None if liver_only else load_stage_models(tumor, "tumor")
     return Runner.of(first, second, pick_device(device))
 
 

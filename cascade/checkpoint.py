@@ -141,9 +141,23 @@ def _texts(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-def load_stage_model(path: Path | None, name: str) -> Model:
-    """The model of the stage `name` from `path`, or the one that comes with the package."""
-    return load_model(path or shipped_path(name), STAGES[name])
+def load_stage_models(path: Path | None, name: str) -> tuple[Model, ...]:
+    """The models of the stage `name` that predict together: one file, None for the one that comes with the package.
+
+    A folder is that of a training with --folds: its `fold-*/best.safetensors`, whose probabilities are averaged. Raises
+    ModelError when it holds none, or models that prepare scans, or decide, in different ways.
+    """
+    if path is None or not path.is_dir():
+        return (load_model(path or shipped_path(name), STAGES[name]),)
+    models = tuple(load_model(file, STAGES[name]) for file in sorted(path.glob("fold-*/best.safetensors")))
+    if not models:
+        raise ModelError(
+            f"{path}: holds no fold-*/best.safetensors; give a model file or the -o of a training by --folds"
+        )
+    for model in models[1:]:
+        if (model.preparation, model.settings.policy) != (models[0].preparation, models[0].settings.policy):
+            raise ModelError(f"{path}: its models differ in preparation or policy; train all folds with one recipe")
+    return models
 
 
 def cpu_state(network: torch.nn.Module) -> dict[str, Tensor]:

@@ -99,8 +99,10 @@ def _device_option(command: _Command) -> _Command:
 
 
 def _model_options(command: _Command) -> _Command:
-    liver = click.option("--liver", type=_EXISTING, help="Model file of stage 1.  [default: the installed one]")
-    tumor = click.option("--tumor", type=_EXISTING, help="Model file of stage 2.  [default: the installed one]")
+    kinds = "or folder of a training with --folds: the mean of its models, each at its own cost in time."
+    default = "[default: the installed one]"
+    liver = click.option("--liver", type=_EXISTING, help=f"Model file of stage 1, {kinds}  {default}")
+    tumor = click.option("--tumor", type=_EXISTING, help=f"Model file of stage 2, {kinds}  {default}")
     return liver(tumor(command))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -19,6 +19,7 @@ from cascade.merge import Fused, clean_up, fuse, liver_alone, pasted
 from cascade.plausibility import doubts
 from preprocess.geometry import Box
 from preprocess.preparation import Infer, Preparation
+from preprocess.resample import FloatArray
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver, find_liver
 from stage1_liver.recipe import LiverPolicy
@@ -78,16 +79,27 @@ class Segmentation:
     warnings: tuple[str, ...] = ()
 
 
-def liver_stage(model: Model, device: torch.device) -> LiverStage:
-    """Stage 1 from its model file."""
-    infer = as_infer(model.network(), model.settings.window, device)
-    return LiverStage(infer, model.preparation, cast(LiverPolicy, model.settings.policy))
+def liver_stage(models: Sequence[Model], device: torch.device) -> LiverStage:
+    """Stage 1 from its model, or from several that are alike but for their weights."""
+    return LiverStage(_joint(models, device), models[0].preparation, cast(LiverPolicy, models[0].settings.policy))
 
 
-def tumor_stage(model: Model, device: torch.device) -> TumorStage:
-    """Stage 2 from its model file."""
-    infer = as_infer(model.network(), model.settings.window, device)
-    return TumorStage(infer, model.preparation, cast(TumorPolicy, model.settings.policy))
+def tumor_stage(models: Sequence[Model], device: torch.device) -> TumorStage:
+    """Stage 2 from its model, or from several that are alike but for their weights."""
+    return TumorStage(_joint(models, device), models[0].preparation, cast(TumorPolicy, models[0].settings.policy))
+
+
+def _joint(models: Sequence[Model], device: torch.device) -> Infer:
+    """The mean of the models' probabilities."""
+    each = [as_infer(model.network(), model.settings.window, device) for model in models]
+
+    def infer(image: FloatArray, where: NDArray[np.bool_] | None = None) -> FloatArray:
+        total = each[0](image, where)
+        for other in each[1:]:
+            total += other(image, where)
+        return total / np.float32(len(each))
+
+    return each[0] if len(each) == 1 else infer
 
 
 def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: Stopwatch) -> Segmentation:

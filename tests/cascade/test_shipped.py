@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import cascade.shipped
-from cascade.checkpoint import load_stage_model
+from cascade.checkpoint import load_stage_models
 from cascade.shipped import model_card, shipped_models, shipped_path
 from preprocess.errors import ModelError
 
@@ -24,7 +24,7 @@ def copied(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stage", ["liver", "tumor"])
 def test_without_a_path_the_installed_model_is_loaded(stage):
-    model = load_stage_model(None, stage)
+    (model,) = load_stage_models(None, stage)
     assert model.stage.name == stage
     assert model.sha256 == model_card()["models"][stage]["sha256"]
 
@@ -44,7 +44,7 @@ def test_an_exchanged_file_is_noticed(copied):
 def test_a_missing_model_is_named_with_the_remedy(copied):
     (copied / "tumor.safetensors").unlink()
     with pytest.raises(ModelError, match=r"tumor\.safetensors is missing: .*--tumor FILE"):
-        load_stage_model(None, "tumor")
+        load_stage_models(None, "tumor")
 
 
 def test_a_damaged_card_is_an_error_of_one_line(copied):
