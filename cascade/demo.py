@@ -74,6 +74,8 @@ def run_training_demo(folder: Path) -> None:
                 minutes=None,
                 steps=None,
                 resume=False,
+                init=None,
+                folds=None,
                 device="auto",
             )
     click.echo("5/5  cascade report on the held-out cases")
