@@ -157,8 +157,7 @@ def _training_options(command: _Command) -> _Command:
         click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes instead."),
         click.option(
             "--fold",
-            default="0/5",
-            show_default=True,
+            show_default="0/5",
             help="K/N: hold out part K (from 0) of N, split by patient; fewer patients than N: one a part. "
             "'all' trains on every case.",
         ),

@@ -81,6 +81,8 @@ def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: 
 def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     """`cascade train-liver` and `cascade train-tumor`: one training, or one after the other those of `folds` folds."""
     count = options.pop("folds")
+    if count and options["fold"]:
+        raise UsageError("--fold and --folds exclude each other: one fold, or all of them")
     if not count:
         _train_one(stage_name, data, run, **options)
         return
@@ -120,7 +122,7 @@ def _train_one(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     if options["init"] and options["resume"]:
         raise UsageError("--init and --resume exclude each other: a run that is resumed remembers what it began from")
     dataset = load_dataset(data)
-    training, held_out = split_by_fold(dataset.cases, options["fold"])
+    training, held_out = split_by_fold(dataset.cases, options["fold"] or "0/5")
     with locked(run):
         if not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):
             raise UsageError(f"{run}: holds a run already; use --resume to go on with it or another -o")

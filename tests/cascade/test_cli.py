@@ -201,6 +201,7 @@ def test_an_unknown_setting_names_the_known_ones(prepared, tmp_path, capsys):
         (["frobnicate"], 2, "No such command"),
         (["run"], 2, "Missing argument"),
         (["train-liver", "{prepared}", "-o", "{empty}/x", "--steps", "1", "--minutes", "1"], 2, "exclude each other"),
+        (["train-liver", "{prepared}", "-o", "{empty}/x", "--fold", "0/2", "--folds", "2"], 2, "exclude each other"),
         (["train-liver", "{empty}", "-o", "{empty}/x"], 3, "not a prepared dataset"),
         (["train-liver", "{prepared}", "-o", "{empty}/x", "--device", "toaster"], 2, "no such kind of device"),
     ],
