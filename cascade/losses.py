@@ -17,7 +17,7 @@ from cascade.settings import Loss
 from preprocess.errors import UsageError
 
 _POOLED = (0, 2, 3, 4)
-#: Added to Dice in the logarithm: the gradient of `log_dice` is at most five times that of a good prediction.
+#: Added to Dice in the logarithm: the slope of `log_dice` is at most six times that of a good prediction.
 LOG_FLOOR = 0.2
 
 
@@ -56,9 +56,8 @@ def dice(counts: Counts) -> Tensor:
 def log_dice(counts: Counts) -> Tensor:
     """-ln Dice, softened below `LOG_FLOOR`, 0 where prediction and truth agree.
 
-    While a region is still missed, the gradient of plain Dice all but vanishes, this one does not. Without the floor a
-    batch with a sliver of the region has a gradient that is tens of times larger than that of any other; AdamW then
-    takes small steps for long.
+    While a region is still missed, the gradient of plain Dice all but vanishes, this one does not. The floor bounds it:
+    without one, a batch whose region is nearly all missed would outweigh all others.
     """
     return -torch.log((counts.ratio(0.5, 0.5) + LOG_FLOOR) / (1 + LOG_FLOOR))
 

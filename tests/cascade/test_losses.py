@@ -94,7 +94,7 @@ def test_a_missed_lesion_has_a_gradient_worth_following():
     assert -logits.grad[target > 0].sum().item() > 1.25 * entropy_alone
 
 
-def test_a_region_that_is_all_missed_pulls_at_most_five_times_as_hard_as_one_nearly_found():
+def test_a_region_that_is_all_missed_pulls_at_most_six_times_as_hard_as_one_nearly_found():
     missed, found = (torch.tensor([share], requires_grad=True) for share in (0.001, 0.999))
     for both in (missed, found):
         counts = Counts(both, 1 - both, 1 - both, torch.tensor([1.0]), smooth=0.0)
