@@ -6,6 +6,7 @@ All randomness comes from the generator that is handed in, so a patch is a pure 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +20,10 @@ from preprocess.geometry import Index
 
 #: What lies outside a scan, in prepared units: below the HU window, as air.
 AIR = -1.0
+#: Distance of the nodes of an elastic deformation.
+_NODE_VOXELS = 24
+#: Straight pieces of a random tone curve.
+_TONES = 5
 
 
 def random_affine(rng: np.random.Generator, settings: Augmentation) -> NDArray[np.float64]:
@@ -35,21 +40,50 @@ def random_affine(rng: np.random.Generator, settings: Augmentation) -> NDArray[n
     return matrix
 
 
-def cut_patch(
-    image: NDArray[Any], labels: NDArray[Any], centre: Index, size: Index, matrix: NDArray[np.float64], regions: int
-) -> tuple[Tensor, Tensor]:
-    """An affine patch around `centre` (z, y, x): image (size) and regions 0/1 (regions, size).
+def random_bend(rng: np.random.Generator, size: Index, reach: NDArray[np.float64]) -> Tensor:
+    """An elastic deformation: offsets (3, size) in voxels of the scan, each axis within +-`reach` (z, y, x) of it.
 
-    Voxel i of the patch shows the scan at `centre` + `matrix` (i - size // 2). Beyond the scan the image is `AIR` and
-    the label background. Linear for both; region k holds every class above k.
+    Random at nodes `_NODE_VOXELS` apart and smooth between them, after Ronneberger et al., MICCAI 2015.
     """
-    if np.array_equal(matrix, np.eye(3)):
+    nodes = [3, *(n // _NODE_VOXELS + 2 for n in size)]
+    drawn = torch.from_numpy(rng.uniform(-1, 1, nodes) * reach[:, None, None, None]).float()
+    bent = F.interpolate(drawn[None], size=size, mode="trilinear", align_corners=True)
+    for _ in range(2):  # the kinks at the nodes
+        bent = F.avg_pool3d(F.pad(bent, [_NODE_VOXELS // 4] * 6, mode="replicate"), _NODE_VOXELS // 2 + 1, stride=1)
+    return bent[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Warp:
+    """Where a patch looks: `matrix` (3, 3) for offsets from its centre, and `bend` (3, size) voxels from there."""
+
+    matrix: NDArray[np.float64]
+    bend: Tensor | None = None
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the patch is a plain crop."""
+        return self.bend is None and np.array_equal(self.matrix, np.eye(3))
+
+
+def cut_patch(
+    image: NDArray[Any], labels: NDArray[Any], centre: Index, size: Index, warp: Warp, regions: int
+) -> tuple[Tensor, Tensor]:
+    """A patch around `centre` (z, y, x): image (size) and regions 0/1 (regions, size).
+
+    Voxel i of the patch shows the scan at `centre` + matrix (i - size // 2) + bend[i]. Beyond the scan the image is
+    `AIR` and the label background. Linear for both; region k holds every class above k.
+    """
+    if warp.is_identity:
         first = np.array(centre) - np.array(size) // 2
         plain = _window(image, first, first + size, AIR)
         return plain, _regions(_window(labels, first, first + size, 0), regions)
+    matrix, bend = warp.matrix, warp.bend
     # The middle of a patch of even size lies half a voxel before voxel size // 2.
     middle = np.array(centre) + matrix @ ((np.array(size) - 1) / 2 - np.array(size) // 2)
     half = np.abs(matrix) @ (np.array(size) / 2) + 1
+    if bend is not None:
+        half = half + bend.abs().amax((1, 2, 3)).numpy()
     start = np.floor(middle - half).astype(int)
     stop = np.ceil(middle + half).astype(int) + 1
     scan = _window(image, start, stop, AIR)
@@ -61,6 +95,8 @@ def cut_patch(
     theta[:, :3] = (matrix * np.array(size) / source[:, None])[::-1, ::-1]
     theta[:, 3] = ((2 * (middle - start) + 1 - source) / source)[::-1]
     grid = F.affine_grid(torch.from_numpy(theta).float()[None], [1, 1, *size], align_corners=False)
+    if bend is not None:
+        grid = grid + (bend * torch.from_numpy(2 / source).float()[:, None, None, None]).flip(0).permute(1, 2, 3, 0)
     patch = F.grid_sample(stack[None], grid, align_corners=False, padding_mode="border")[0]
     return patch[0], (patch[1:] >= 0.5).float()
 
@@ -78,8 +114,16 @@ def _window(array: NDArray[Any], start: NDArray[Any], stop: NDArray[Any], fill: 
     return torch.from_numpy(out)
 
 
+def mirrored(image: Tensor, regions: Tensor, axes: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    """Image (z, y, x) and regions (regions, z, y, x) reversed along those of the three `axes` that are true."""
+    chosen = [axis - 3 for axis in range(3) if axes[axis]]
+    return image.flip(chosen), regions.flip(chosen)
+
+
 def change_intensity(patch: Tensor, rng: np.random.Generator, settings: Augmentation) -> Tensor:
-    """Contrast, brightness, gamma, noise, blur and thick slices on a patch (z, y, x) in -1..1; stays in -1..1."""
+    """Tone curve, contrast, brightness, gamma, noise, blur, thick slices on a patch (z, y, x) in -1..1, as it stays."""
+    if settings.tone > 0:
+        patch = _toned(patch, np.exp(rng.uniform(-settings.tone, settings.tone, _TONES)))
     patch = patch * (1 + rng.uniform(-settings.contrast, settings.contrast))
     patch = patch + rng.uniform(-settings.brightness, settings.brightness)
     exponent = math.exp(rng.uniform(-settings.gamma, settings.gamma))
@@ -91,6 +135,19 @@ def change_intensity(patch: Tensor, rng: np.random.Generator, settings: Augmenta
     noise = np.abs(rng.normal(0, settings.noise / 2))
     seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
     return cast(Tensor, (patch + noise * torch.randn(patch.shape, generator=seed)).clamp(-1, 1))
+
+
+def _toned(patch: Tensor, slopes: NDArray[np.float64]) -> Tensor:
+    """`patch` through a rising curve of straight pieces from (-1, -1) to (1, 1), as steep as `slopes` to each other.
+
+    Tissues come nearer or part, as with another contrast phase or tube voltage; after Zhou et al., Models Genesis,
+    MICCAI 2019.
+    """
+    rise = torch.from_numpy(slopes / slopes.sum() * 2).float()
+    start = torch.cumsum(rise, 0) - rise - 1
+    place = (patch.clamp(-1, 1) + 1) * (_TONES / 2)
+    piece = place.long().clamp(max=_TONES - 1)
+    return start[piece] + (place - piece) * rise[piece]
 
 
 def _smoothed(patch: Tensor, size: tuple[int, int, int]) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cascade.augment import change_intensity, cut_patch, cut_scan, random_affine
+from cascade.augment import Warp, change_intensity, cut_patch, cut_scan, mirrored, random_affine, random_bend
 from cascade.settings import Settings
 from cascade.stages import Stage
 from preprocess.errors import CascadeError, ResourceError, UsageError
@@ -119,7 +119,13 @@ class Sampler:
     ) -> tuple[Tensor, Tensor]:
         augmentation, size = self._settings.augmentation, self._settings.sampling.patch
         matrix = random_affine(rng, augmentation) if rng.random() < augmentation.affine_share else np.eye(3)
-        return cut_patch(image, labels, index3(centre), size, matrix, self._regions)
+        bend = None
+        if rng.random() < augmentation.bend_share:
+            bend = random_bend(rng, size, augmentation.bend_mm / np.array(self._preparation.spacing_mm))
+        patch, regions = cut_patch(image, labels, index3(centre), size, Warp(matrix, bend), self._regions)
+        if rng.random() < augmentation.mirror_share:
+            return mirrored(patch, regions, rng.random(3) < 0.5)
+        return patch, regions
 
     def _decoy(self, rng: np.random.Generator) -> Tensor:
         hu = decoy_hu(self._settings.sampling.patch, self._preparation.spacing_mm, rng)

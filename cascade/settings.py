@@ -74,14 +74,20 @@ class Sampling:
 class Augmentation:
     """Ranges of the random changes to a patch; 0 turns one off. Shares are probabilities of a patch to get it.
 
-    Turning and scaling interpolate, which smooths the noise: most patches must do without (`affine_share`), or the
-    network never sees an image as sharp as those it is used on. `no_liver_share` of the patches show the part of a scan
-    above or below the liver alone, where the case has one; `decoy_share` no body at all (see `stage1_liver.decoys`).
+    Turning, scaling and bending interpolate, which smooths the noise: many patches must do without (`affine_share`,
+    `bend_share`), or the network never sees an image as sharp as those it is used on. Patches that are mirrored are so
+    along each axis half the time. `tone` bends the grey values: the logarithm of how much steeper a piece may be.
+    `no_liver_share` of the patches show the part of a scan above or below the liver alone, where the case has one;
+    `decoy_share` no body at all (see `stage1_liver.decoys`).
     """
 
     affine_share: float
     rotation_deg: float
     scale: float
+    bend_share: float
+    bend_mm: float
+    mirror_share: float
+    tone: float
     contrast: float
     brightness: float
     gamma: float

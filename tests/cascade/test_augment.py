@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.augment import AIR, change_intensity, cut_patch, cut_scan, random_affine
+from cascade.augment import AIR, Warp, change_intensity, cut_patch, cut_scan, mirrored, random_affine, random_bend
 from cascade.settings import Augmentation
 
 SHAPE = (7, 9, 11)
-OFF = Augmentation(*[0.0] * 12)
+OFF = Augmentation(*[0.0] * len(dataclasses.fields(Augmentation)))
 
 
 def on(**changes):
@@ -35,7 +35,7 @@ def around(array, centre, size, fill):
 @pytest.mark.parametrize("size", [(3, 5, 7), (2, 4, 6), (1, 1, 1), (8, 3, 2)])
 def test_the_identity_cuts_the_crop(centre, size):
     image, labels = scan()
-    patch, regions = cut_patch(image, labels, centre, size, np.eye(3), 2)
+    patch, regions = cut_patch(image, labels, centre, size, Warp(np.eye(3)), 2)
     assert (patch.shape, regions.shape) == (size, (2, *size))
     assert patch.dtype == regions.dtype == torch.float32
     np.testing.assert_allclose(patch, around(image, centre, size, AIR), atol=1e-5)
@@ -44,7 +44,7 @@ def test_the_identity_cuts_the_crop(centre, size):
 
 
 def test_far_outside_is_air_without_label():
-    patch, regions = cut_patch(*scan(), (100, -50, 200), (3, 4, 5), np.eye(3), 1)
+    patch, regions = cut_patch(*scan(), (100, -50, 200), (3, 4, 5), Warp(np.eye(3)), 1)
     assert (patch == AIR).all()
     assert not regions.any()
 
@@ -55,7 +55,7 @@ def test_a_quarter_turn_by_hand():
     labels = (image > 0.45).astype(np.uint8) + (image > 0.75)
     # voxel (dy, dx) of the patch shows the scan at (-dx, dy)
     turn = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    patch, regions = cut_patch(image, labels.astype(np.uint8), (1, 2, 3), (1, 3, 3), turn, 2)
+    patch, regions = cut_patch(image, labels.astype(np.uint8), (1, 2, 3), (1, 3, 3), Warp(turn), 2)
     np.testing.assert_allclose(patch[0] * 10, [[7, 4, 1], [8, 5, 2], [9, 6, 3]], atol=1e-5)
     assert regions[0, 0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0]]
     assert regions[1, 0].tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
@@ -63,7 +63,7 @@ def test_a_quarter_turn_by_hand():
 
 def test_scaling_by_hand():
     image = np.broadcast_to(np.arange(11) / 10, SHAPE).astype(np.float32)
-    patch, _ = cut_patch(image, np.zeros(SHAPE, np.uint8), (3, 4, 5), (1, 1, 4), np.diag([1.0, 1.0, 1.5]), 1)
+    patch, _ = cut_patch(image, np.zeros(SHAPE, np.uint8), (3, 4, 5), (1, 1, 4), Warp(np.diag([1.0, 1.0, 1.5])), 1)
     # voxels 5 + 1.5 * (-2, -1, 0, 1)
     np.testing.assert_allclose(patch[0, 0], [0.2, 0.35, 0.5, 0.65], atol=1e-5)
 
@@ -75,7 +75,7 @@ def test_any_matrix_shows_the_scan_at_centre_plus_matrix_times_offset(size, seed
     slope = np.array([0.01, -0.005, 0.002])
     image = np.tensordot(slope, np.indices(shape), 1).astype(np.float32)
     matrix = random_affine(rng(seed), on(rotation_deg=40.0, scale=0.3))
-    patch, _ = cut_patch(image, np.zeros(shape, np.uint8), tuple(centre), size, matrix, 1)
+    patch, _ = cut_patch(image, np.zeros(shape, np.uint8), tuple(centre), size, Warp(matrix), 1)
     for index in np.ndindex(size):
         place = centre + matrix @ (np.array(index) - np.array(size) // 2)
         assert patch[index].item() == pytest.approx(slope @ place, abs=1e-4)
@@ -84,7 +84,7 @@ def test_any_matrix_shows_the_scan_at_centre_plus_matrix_times_offset(size, seed
 def test_tumour_stays_inside_liver_under_any_matrix():
     image, labels = scan()
     matrix = random_affine(rng(), on(rotation_deg=30.0, scale=0.2))
-    _, regions = cut_patch(image, labels, (3, 4, 5), (6, 7, 8), matrix, 2)
+    _, regions = cut_patch(image, labels, (3, 4, 5), (6, 7, 8), Warp(matrix), 2)
     assert set(regions.unique().tolist()) == {0, 1}
     assert (regions[1] <= regions[0]).all()
 
@@ -93,7 +93,7 @@ def test_half_precision_memory_maps_are_read(tmp_path):
     image, labels = scan()
     np.save(tmp_path / "image.npy", image.astype(np.float16))
     stored = np.load(tmp_path / "image.npy", mmap_mode="r")
-    patch, _ = cut_patch(stored, labels, (3, 4, 5), (3, 5, 7), np.eye(3), 1)
+    patch, _ = cut_patch(stored, labels, (3, 4, 5), (3, 5, 7), Warp(np.eye(3)), 1)
     np.testing.assert_allclose(patch, around(image, (3, 4, 5), (3, 5, 7), AIR), atol=1e-3)
 
 
@@ -125,7 +125,67 @@ def test_the_matrix_is_a_function_of_the_generator():
     assert not np.allclose(random_affine(rng(5), settings), random_affine(rng(6), settings))
 
 
-ALL = Augmentation(0.5, 15.0, 0.2, 0.25, 0.15, 0.3, 0.1, 0.5, 0.5, 0.3, 0.0, 0.0)
+def test_a_bend_moves_each_voxel_by_its_own_offset():
+    image = np.tensordot(np.array([0.01, -0.005, 0.002]), np.indices((20, 22, 24)), 1).astype(np.float32)
+    labels = np.zeros(image.shape, np.uint8)
+    labels[12:] = 1
+    bend = torch.zeros(3, 2, 3, 4)
+    bend[0, 1, 2, 3], bend[1, 0, 1, 2], bend[2, 1, 0, 1] = 2.5, -3.0, 4.0
+    straight, _ = cut_patch(image, labels, (9, 11, 13), (2, 3, 4), Warp(np.eye(3)), 1)
+    patch, regions = cut_patch(image, labels, (9, 11, 13), (2, 3, 4), Warp(np.eye(3), bend), 1)
+    wanted = straight.clone()
+    wanted[1, 2, 3] += 2.5 * 0.01
+    wanted[0, 1, 2] += 3.0 * 0.005
+    wanted[1, 0, 1] += 4.0 * 0.002
+    torch.testing.assert_close(patch, wanted, rtol=0, atol=1e-4)
+    assert np.argwhere(regions[0].numpy()).tolist() == [[1, 2, 3]]  # z = 9 + 2.5, and the liver begins at 12
+
+
+def test_a_bend_shows_what_lies_beyond_the_patch():
+    image = np.zeros((9, 9, 9), np.float32)
+    image[:, :, 8] = 0.5
+    bend = torch.zeros(3, 1, 1, 2)
+    bend[2] = 4
+    patch, _ = cut_patch(image, np.zeros((9, 9, 9), np.uint8), (4, 4, 4), (1, 1, 2), Warp(np.eye(3), bend), 1)
+    torch.testing.assert_close(patch[0, 0], torch.tensor([0.0, 0.5]), rtol=0, atol=1e-4)
+
+
+def test_a_random_bend_is_smooth_and_within_its_reach_on_each_axis():
+    reach = np.array([1.0, 3.0, 6.0])
+    bends = torch.stack([random_bend(rng(seed), (40, 48, 56), reach) for seed in range(10)])
+    assert bends.shape == (10, 3, 40, 48, 56)
+    for axis in range(3):
+        assert 0.4 * reach[axis] < bends[:, axis].abs().max() <= reach[axis]
+    for axis in (2, 3, 4):  # no voxel folds over its neighbour
+        assert bends.diff(dim=axis).abs().amax() < 0.6
+    assert torch.equal(bends[3], random_bend(rng(3), (40, 48, 56), reach))
+
+
+def test_mirrored_reverses_image_and_regions_alike_along_the_chosen_axes():
+    image = torch.arange(24.0).view(2, 3, 4)
+    regions = torch.stack([image > 5, image > 20]).float()
+    turned, both = mirrored(image, regions, np.array([True, False, True]))
+    assert turned[0, 0].tolist() == [15, 14, 13, 12]
+    assert torch.equal(both[0], (turned > 5).float())
+    assert torch.equal(both[1], (turned > 20).float())
+    same, _ = mirrored(image, regions, np.zeros(3, bool))
+    assert torch.equal(same, image)
+
+
+def test_a_tone_curve_rises_from_end_to_end():
+    patch = torch.linspace(-1, 1, 41).view(1, 1, 41)
+    curves = torch.stack([change_intensity(patch, rng(seed), on(tone=0.5)).flatten() for seed in range(30)])
+    torch.testing.assert_close(curves[:, [0, 40]], torch.tensor([[-1.0, 1.0]]).expand(30, 2), rtol=0, atol=1e-5)
+    slopes = curves.diff(dim=1) / 0.05
+    assert (slopes > math.exp(-1.01)).all()
+    assert (slopes < math.exp(1.01)).all()
+    assert slopes.max() > 1.4  # they differ
+    assert slopes.min() < 0.7
+    # five straight pieces: within one all steps are alike
+    torch.testing.assert_close(slopes[:, 0:8].amax(1), slopes[:, 0:8].amin(1), rtol=0, atol=1e-3)
+
+
+ALL = on(tone=0.3, contrast=0.25, brightness=0.15, gamma=0.3, noise=0.1, blur_share=0.5, thick_slices_share=0.5)
 
 
 def test_everything_off_changes_nothing():
