@@ -274,6 +274,13 @@ def report(source: Path, output: Path, **options: Any) -> None:
     refuse_failures(failures, len(cases))
 
 
+def tune(source: Path, output: Path, liver: Sequence[Path], tumor: Sequence[Path], device: str) -> None:
+    """`cascade tune`."""
+    from cascade.tune import tune as work
+
+    work(source, output, (liver, tumor), pick_device(device), _say)
+
+
 def models() -> None:
     """`cascade models`."""
     from cascade.shipped import model_card, shipped_models

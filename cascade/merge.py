@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.components import components, fill_holes, without_small
+from preprocess.components import components, fill_holes, largest, without_small
 from preprocess.geometry import Box, Grid
 from preprocess.resample import FloatArray, slabs
 from preprocess.volume import LIVER, TUMOR, LabelMap
@@ -100,6 +100,11 @@ def clean_up(fused: Fused, minimum_lesion_mm3: float) -> tuple[LabelMap, tuple[s
         warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
     tumor = without_small(fused.tumor & liver, minimum_lesion_mm3 / (1000 * fused.grid.voxel_ml), fused.sure)
     return _classes(liver, tumor, fused.grid), tuple(warnings)
+
+
+def final_liver(liver: Mask) -> Mask:
+    """The liver that `clean_up` leaves of `liver`, without a word about what it drops."""
+    return fill_holes(largest(liver))
 
 
 def pasted(part: LabelMap, box: Box, full: Grid) -> LabelMap:
