@@ -21,7 +21,7 @@ from preprocess.preparation import Preparation
 from preprocess.prepared import load_dataset
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["check", "prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "models", "demo"]
+COMMANDS = ["check", "prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "tune", "models", "demo"]
 
 
 @pytest.fixture
