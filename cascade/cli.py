@@ -313,7 +313,7 @@ def report(source: Path, output: Path, **options: Any) -> None:
 @_several_models
 @_device_option
 def tune(source: Path, output: Path, **options: Any) -> None:
-    """Choose stage 2's thresholds on cases that the models have not seen.
+    """Choose thresholds on cases the models have not seen.
 
     SOURCE is a dataset as for `cascade prepare`. Each labelled case is run by models that have not seen its patient:
     give the folders of two trainings with --folds, or pairs of models. The thresholds of [policy] in stage 2 that
