@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cascade.pipeline import Stopwatch, segment
-from cascade.sweep import CANDIDATES, DICE, FALSE, FOUND, Candidates, sweep
+from cascade.sweep import CANDIDATES, DICE, FALSE, FOUND, Candidates, _reached, sweep
 from evaluate.detection import detection
 from evaluate.lesions import match_lesions
 from evaluate.overlap import class_overlaps
@@ -123,3 +123,9 @@ def test_the_present_policy_is_among_the_candidates():
     place = tried.place(policy)
     assert place == (3, 2, 0, 2)
     assert tried.policy(place, 10.0) == replace(policy, tumor_peak=0.5)  # no lesion reaches less than the threshold
+
+
+def test_a_probability_of_exactly_a_threshold_reaches_it():
+    products = np.array([0.0, 0.0899, 0.3**2, 0.2499, 0.25, 1.0], np.float32)
+    assert _reached(products, (0.3, 0.5)).tolist() == [0, 0, 1, 1, 2, 2]
+    assert [int((products >= t**2).sum()) for t in (0.3, 0.5)] == [4, 2]  # as `fuse` compares
