@@ -106,6 +106,13 @@ def _model_options(command: _Command) -> _Command:
     return liver(tumor(command))
 
 
+def _several_models(command: _Command) -> _Command:
+    for stage, name in ((2, "--tumor"), (1, "--liver")):
+        told = f"Model file of stage {stage}; may be given once a fold.  [default: the installed one]"
+        command = click.option(name, type=_EXISTING, multiple=True, help=told)(command)
+    return command
+
+
 @cascade.command()
 @click.argument("source", type=_EXISTING)
 @click.option("-o", "--output", type=_PATH, help="Folder to write check.csv into, one row a case.")
@@ -278,8 +285,7 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
 @cascade.command()
 @click.argument("source", type=_EXISTING)
 @click.option("-o", "--output", type=_PATH, required=True, help="Folder of the report.")
-@click.option("--liver", type=_EXISTING, multiple=True, help="Model file of stage 1.  [default: the installed one]")
-@click.option("--tumor", type=_EXISTING, multiple=True, help="Model file of stage 2.  [default: the installed one]")
+@_several_models
 @click.option("--held-out", is_flag=True, help="Only patients that the models were not trained on.")
 @_device_option
 def report(source: Path, output: Path, **options: Any) -> None:
@@ -297,6 +303,29 @@ def report(source: Path, output: Path, **options: Any) -> None:
       cascade report lits/cases.csv -o account --liver liver/best.safetensors --tumor tumor/best.safetensors
     """
     from cascade.commands import report as work
+
+    work(source, output, **options)
+
+
+@cascade.command()
+@click.argument("source", type=_EXISTING)
+@click.option("-o", "--output", type=_PATH, required=True, help="Folder of stage 2's models with the new thresholds.")
+@_several_models
+@_device_option
+def tune(source: Path, output: Path, **options: Any) -> None:
+    """Choose thresholds on cases the models have not seen.
+
+    SOURCE is a dataset as for `cascade prepare`. Each labelled case is run by models that have not seen its patient:
+    give the folders of two trainings with --folds, or pairs of models. The thresholds of [policy] in stage 2 that
+    score best are written into copies of its models, with the scans that they were chosen on. Also says what
+    they score on patients that they were not chosen on.
+
+    \b
+    Example:
+      cascade tune lits/cases.csv -o tuned --liver liver --tumor tumor
+      cascade run case.nii.gz -o results --liver liver --tumor tuned
+    """
+    from cascade.commands import tune as work
 
     work(source, output, **options)
 

@@ -99,10 +99,11 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
         table = json.loads((part / "report.json").read_text("utf-8"))
         rows += table["held_out"]
         warnings += [f"fold {k}: {warning}" for warning in table["warnings"]]
-    _write_report(run, stage_name, rows, warnings)
+    scores = _write_report(run, stage_name, rows, warnings)
     _say((run / "report.txt").read_text("utf-8"))
     names = " ".join(f"--{stage_name} {run / f'fold-{k}' / 'best.safetensors'}" for k in range(count))
     _say(f"each case above was scored by the model that has not seen it; for cascade report: {names}")
+    _say(f"best models: {run}, for cascade run --{stage_name} and cascade tune; out of fold: {scores}")
 
 
 def _train_one(stage_name: str, data: Path, run: Path, **options: Any) -> None:
@@ -143,7 +144,8 @@ def _train_one(stage_name: str, data: Path, run: Path, **options: Any) -> None:
             outcome = work(job, _shower(bar))
         _write_stage_report(run, stage_name, outcome, held_out)
     _say((run / "report.txt").read_text("utf-8"))
-    click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}")
+    scores = f"held out: {outcome.best.text()}" if outcome.best else "nothing was held out to score it"
+    click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}; {scores}")
 
 
 def _shower(bar: Any) -> Any:
@@ -180,19 +182,24 @@ def _write_stage_report(run: Path, stage: str, outcome: Any, held_out: Any) -> N
     _write_report(run, stage, rows, outcome.warnings)
 
 
-def _write_report(run: Path, stage: str, rows: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> None:
+def _write_report(run: Path, stage: str, rows: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> str:
+    """Write the scores of `rows` as report.json and report.txt, and return them as a line."""
     from cascade.validation import Validation
 
-    scores = {row["case"]: {k: v for k, v in row.items() if k != "case"} for row in rows}
-    means = Validation(scores).means()
+    scores = [{k: v for k, v in row.items() if k != "case"} for row in rows]
+    held_out = Validation.from_table(scores)
+    means = held_out.means()
     table = {"stage": stage, "convention": "lits", "held_out": rows, "mean": means}
     write_json(run / "report.json", {**table, "warnings": list(warnings)})
     lines = [f"Dice of stage {stage} on its own grid, held-out cases (LiTS convention: both empty is 1)"]
-    for row in rows:
-        lines.append(f"  {row['case']}: " + ", ".join(f"{k} {_number(v)}" for k, v in row.items() if k != "case"))
-    lines.append("  mean: " + ", ".join(f"{k} {_number(v)}" for k, v in means.items()) if rows else "  none held out")
+    for row, score in zip(rows, scores, strict=True):
+        lines.append(f"  {row['case']}: {Validation.from_table([score]).text()}")
+    lines.append(f"  mean: {held_out.text()}" if rows else "  none held out")
+    for size, count in held_out.found().items():
+        lines.append(f"  lesions {size} mm: {count.detected} of {count.truth} found, {count.false} false")
     lines += [f"  warning: {warning}" for warning in warnings]
     write_text(run / "report.txt", "\n".join(lines) + "\n")
+    return held_out.text()
 
 
 def _number(value: float | None) -> str:
@@ -272,6 +279,13 @@ def report(source: Path, output: Path, **options: Any) -> None:
             write_bytes(output / "pictures" / f"{case}.png", picture)
         click.echo(report_text(account))
     refuse_failures(failures, len(cases))
+
+
+def tune(source: Path, output: Path, liver: Sequence[Path], tumor: Sequence[Path], device: str) -> None:
+    """`cascade tune`."""
+    from cascade.tune import tune as work
+
+    work(source, output, (liver, tumor), pick_device(device), _say)
 
 
 def models() -> None:

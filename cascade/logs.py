@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +48,7 @@ class RunLog:
         kept = self._path.read_text("utf-8", "replace").splitlines()[: resume_at.rows] if self._path.exists() else []
         write_text(self._path, "".join(f"{line}\n" for line in kept))
         self._rows, self._losses = len(kept), list(resume_at.losses)
+        self._seconds: dict[str, float] = {}
         self._lines = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._board: Any = None
         self._on_board(lambda _: self._open_board(folder / "tensorboard", step))
@@ -62,8 +65,22 @@ class RunLog:
 
     @property
     def logged(self) -> Logged:
-        """How far the log is now; a run that is resumed with it gives the same log."""
+        """How far the log is now; a run that is resumed with it gives the same log, but for the seconds in it."""
         return Logged(self._rows, tuple(self._losses))
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Count the seconds of the block for the next line: "wait" for a batch, or "compute"."""
+        start = time.monotonic()
+        yield
+        self._seconds[what] = self._seconds.get(what, 0.0) + time.monotonic() - start
+
+    def _timings(self) -> dict[str, float]:
+        """Seconds since the last line by what they went into; `utilisation` is the share that was no wait for data."""
+        seconds, self._seconds = self._seconds, {}
+        total = sum(seconds.values())
+        rounded = {f"{what}_s": round(value, 3) for what, value in seconds.items()}
+        return {**rounded, "utilisation": round(1 - seconds.get("wait", 0.0) / total, 3)} if total else {}
 
     def step(self, step: int, *, loss: float, learning_rate: float) -> None:
         """Note one training step; every `EVERY` steps the mean loss is written."""
@@ -71,14 +88,13 @@ class RunLog:
         if step % EVERY == 0:
             finite = [value for value in self._losses if value is not None]
             mean = sum(finite) / len(finite) if finite else None
-            self._write(
-                step, {"loss": mean, "learning_rate": learning_rate, "skipped": len(self._losses) - len(finite)}
-            )
+            skipped = len(self._losses) - len(finite)
+            self._write(step, {"loss": mean, "learning_rate": learning_rate, "skipped": skipped, **self._timings()})
             self._losses.clear()
 
     def validation(self, step: int, result: Validation) -> None:
-        """Write the held-out Dice, and a picture with the contours of truth (green) and prediction (red)."""
-        self._write(step, result.means())
+        """Write the held-out Dice, the lesions found by size, and a picture with contours (see `contours`)."""
+        self._write(step, {**result.means(), **lesion_counts(result)})
         if self._board is not None:
             picture = result.picture
             if picture is not None:
@@ -96,7 +112,7 @@ class RunLog:
         self._rows += 1
         for name, value in values.items():
             if value is not None and self._board is not None:
-                self._on_board(lambda b, n=name, v=value: b.add_scalar(n.replace("_dice", "/dice"), v, step))  # type: ignore[misc]
+                self._on_board(lambda b, n=name, v=value: b.add_scalar(board_name(n), v, step))  # type: ignore[misc]
 
     def _open_board(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -109,6 +125,22 @@ class RunLog:
         except Exception as error:  # whatever TensorBoard fails with, it is no reason to stop
             _LOG.warning("no more TensorBoard events (%s); the training goes on, see metrics.jsonl", error)
             self._board = None
+
+
+def lesion_counts(result: Validation) -> dict[str, float]:
+    """Numbers for the log by size class, such as `lesions_found_<10mm` of `lesions_all_<10mm`, and the false ones."""
+    counts = result.found()
+    rows: dict[str, float] = {}
+    for size, count in counts.items():
+        rows |= {f"lesions_found_{size}mm": count.detected, f"lesions_all_{size}mm": count.truth}
+    return rows | ({"lesions_false": sum(count.false for count in counts.values())} if counts else {})
+
+
+def board_name(name: str) -> str:
+    """The name of a curve in TensorBoard, which puts what stands before a slash into one group."""
+    for part, group in (("_dice", "/dice"), ("lesions_", "lesions/"), ("wait_s", "time/wait_s")):
+        name = name.replace(part, group)
+    return {"compute_s": "time/compute_s", "utilisation": "time/utilisation"}.get(name, name)
 
 
 def contours(picture: Picture) -> NDArray[np.uint8]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.components import components, fill_holes, without_small
+from preprocess.components import components, fill_holes, largest, without_small
 from preprocess.geometry import Box, Grid
-from preprocess.resample import slabs
+from preprocess.resample import FloatArray, slabs
 from preprocess.volume import LIVER, TUMOR, LabelMap
 from stage1_liver.predict import CoarseLiver
 from stage2_tumor.predict import RoiProbabilities
@@ -52,12 +53,8 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
     """
     grid = full.cropped(box)
     liver, tumor, sure = (np.empty(grid.shape, bool) for _ in range(3))
-    first = slabs(coarse.probability, coarse.grid, full, box)
-    second = slabs(fine.liver, fine.grid, grid)
-    third = slabs(fine.tumor, fine.grid, grid)
     both = size = 0
-    for z, (p1, p2, p_tumor) in enumerate(zip(first, second, third, strict=True)):
-        p2 = np.maximum(p2, p_tumor)
+    for z, (p1, p2, p_tumor) in enumerate(probabilities(coarse, fine, full, box)):
         liver[z] = p1 * p2 >= policy.liver_threshold**2
         tumor[z] = p1 * p_tumor >= policy.tumor_threshold**2
         sure[z] = p1 * p_tumor >= policy.tumor_peak**2
@@ -65,6 +62,18 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
         both += int(np.count_nonzero(one & two))
         size += int(np.count_nonzero(one) + np.count_nonzero(two))
     return Fused(liver, tumor, grid, 2 * both / max(1, size), sure)
+
+
+def probabilities(
+    coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box
+) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
+    """Slice by slice of `box` what stage 1 says of the liver, stage 2 of the liver, and of tumours; each (y, x)."""
+    grid = full.cropped(box)
+    first = slabs(coarse.probability, coarse.grid, full, box)
+    second = slabs(fine.liver, fine.grid, grid)
+    third = slabs(fine.tumor, fine.grid, grid)
+    for p1, p2, p_tumor in zip(first, second, third, strict=True):
+        yield p1, np.maximum(p2, p_tumor), p_tumor
 
 
 def liver_alone(coarse: CoarseLiver, full: Grid, box: Box, threshold: float) -> Fused:
@@ -91,6 +100,11 @@ def clean_up(fused: Fused, minimum_lesion_mm3: float) -> tuple[LabelMap, tuple[s
         warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
     tumor = without_small(fused.tumor & liver, minimum_lesion_mm3 / (1000 * fused.grid.voxel_ml), fused.sure)
     return _classes(liver, tumor, fused.grid), tuple(warnings)
+
+
+def final_liver(liver: Mask) -> Mask:
+    """The liver that `clean_up` leaves of `liver`, without a word about what it drops."""
+    return fill_holes(largest(liver))
 
 
 def pasted(part: LabelMap, box: Box, full: Grid) -> LabelMap:

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from cascade.case import Runner
 from cascade.merge import Fused, fuse, liver_alone, pasted
 from cascade.pipeline import Segmentation, Stopwatch, refine, segment
+from cascade.unseen import turns
 from evaluate.account import StageAccount, StageReport, account
 from evaluate.stage_masks import StageMasks
 from preprocess.cases import Case
 from preprocess.components import fill_holes, largest
 from preprocess.errors import CascadeError
 from preprocess.geometry import Box
-from preprocess.io import read_scan
 from preprocess.layouts import read_label
 from preprocess.resample import resample_labels
-from preprocess.volume import LabelMap, Volume, content_id
+from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
 
 #: What went wrong with a case, by its name.
@@ -40,11 +40,8 @@ def report_cases(
 ) -> tuple[StageReport, Failures]:
     """The per-stage account of `cases`, which all have a label; with `held_out_only` of those that are held out.
 
-    A case that fails does not keep the others from being done. One that cannot be read fails with all scans of its
-    patient: nobody knows whether a model was trained on it.
-
-    Each patient is given to the first of `runners` that was trained on none of the patient's scans: the models of a
-    cross-validation together score every case as held out. A patient that all have seen is the first's, not held out.
+    A case that fails does not keep the others from being done. Which of `runners` runs a case, and what is held out,
+    says `cascade.unseen.turns`.
     """
     accounts: dict[str, StageAccount] = {}
     failures: Failures = {}
@@ -54,40 +51,21 @@ def report_cases(
         failures[case.name] = error
         say(f"{case.name}: FAILED: {error}")
 
-    for patient in _by_patient(cases):
-        # All scans of a patient are looked at before any is run, and each is read once.
+    for turn in turns(cases, runners, held_out_only=held_out_only, fail=fail):
+        name = turn.case.name
         try:
-            volumes = [read_scan(case.image).volume for case in patient]
+            account, truth, labels = _account(turn.case, turn.volume, turn.runner)
         except CascadeError as error:
-            for case in patient:
-                fail(case, error)
+            fail(turn.case, error)
             continue
-        contents = [content_id(volume) for volume in volumes]
-        unseen = [runner for runner in runners if not runner.trained_on & set(contents)]
-        if held_out_only and not unseen:
-            continue
-        runner = (unseen or runners)[0]
-        for case, volume, content in zip(patient, volumes, contents, strict=True):
-            try:
-                account, truth, labels = _account(case, volume, runner)
-            except CascadeError as error:
-                fail(case, error)
-                continue
-            accounts[case.name] = replace(account, held_out=bool(unseen))
-            look(case.name, volume, truth, labels)
-            say(f"{case.name}: done")
-            if content in runner.chosen_on:
-                chosen.append(case.name)
+        accounts[name] = replace(account, held_out=turn.held_out)
+        look(name, turn.volume, truth, labels)
+        say(f"{name}: done")
+        if turn.content in turn.runner.chosen_on:
+            chosen.append(name)
     if chosen:
-        say(f"note: a model was picked as the best of its training on {', '.join(chosen)}: slightly flattering there")
+        say(f"note: a model or its thresholds were chosen on {', '.join(chosen)}: slightly flattering there")
     return StageReport(tuple(accounts[case.name] for case in cases if case.name in accounts)), failures
-
-
-def _by_patient(cases: Sequence[Case]) -> list[list[Case]]:
-    patients: dict[str, list[Case]] = {}
-    for case in cases:
-        patients.setdefault(case.patient, []).append(case)
-    return list(patients.values())
 
 
 def _account(case: Case, volume: Volume, runner: Runner) -> tuple[StageAccount, LabelMap, LabelMap]:

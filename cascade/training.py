@@ -89,9 +89,10 @@ def _loop(job: Job, state: State, batches: Iterator[Batch], log: RunLog, stop: S
             saved = time.monotonic()
         if share >= 1:
             return
-        with stop.at_once():
+        with stop.at_once(), log.timed("wait"):
             batch = next(batches)
-        loss = _step(state, batch, job, share)
+        with log.timed("compute"):
+            loss = _step(state, batch, job, share)
         state.elapsed_s = before + time.monotonic() - started
         looks = job.settings.training.validations
         state.look_due = bool(job.held_out) and int(_share(job, state) * looks) > int(share * looks)

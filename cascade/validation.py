@@ -1,19 +1,23 @@
-"""A network's Dice on held-out prepared cases, on the stage's own grid."""
+"""A network's Dice and found lesions on held-out prepared cases, on the stage's own grid."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cascade.stages import Stage
+from evaluate.detection import SIZES, Detection, touched
 from evaluate.overlap import dice
+from evaluate.text import number
 from preprocess.geometry import Grid, index3
 from preprocess.preparation import Infer, Preparation
 from preprocess.prepared import PreparedCase
+from preprocess.volume import TUMOR
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +31,14 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """Dice by case and region; None where a region's label is not to be scored. LiTS convention: both empty is 1."""
+    """Dice by case and region; None where a region's label is not to be scored. LiTS convention: both empty is 1.
+
+    `lesions`: of the cases whose tumours are scored, how many are found, by size class (see `evaluate.detection`).
+    """
 
     cases: Mapping[str, Mapping[str, float | None]]
     picture: Picture | None = None
+    lesions: Mapping[str, Mapping[str, Detection]] = field(default_factory=dict)
 
     def mean(self, region: str) -> float | None:
         """Mean Dice of `region` over the cases that score it, None when there is none."""
@@ -42,19 +50,42 @@ class Validation:
         regions = {region for row in self.cases.values() for region in row}
         return {f"{region}_dice": self.mean(region) for region in sorted(regions)}
 
+    def found(self) -> dict[str, Detection]:
+        """The lesions of all cases together, by size class; empty when no tumours are scored."""
+        counts = self.lesions.values()
+        return {size: sum((case[size] for case in counts), Detection()) for size in SIZES} if counts else {}
+
+    def text(self) -> str:
+        """What it scores, in a line: mean Dice of each region and, where tumours are scored, the lesions."""
+        means = {name.removesuffix("_dice"): mean for name, mean in self.means().items()}
+        scores = [f"{region} {'not scored' if mean is None else number(mean)}" for region, mean in means.items()]
+        if counts := self.found():
+            total = sum(counts.values(), Detection())
+            scores.append(f"{total.detected} of {total.truth} lesions found, {total.false} false")
+        return ", ".join(scores)
+
     def table(self) -> list[dict[str, Any]]:
         """Rows for a report, without case names (they may identify a patient)."""
-        return [dict(row) for row in self.cases.values()]
+        lesions = {name: {size: asdict(n) for size, n in counts.items()} for name, counts in self.lesions.items()}
+        return [{**row, "lesions": lesions[name]} if name in lesions else dict(row) for name, row in self.cases.items()]
 
     @classmethod
-    def from_table(cls, rows: Sequence[Mapping[str, float | None]]) -> Self:
+    def from_table(cls, rows: Sequence[Mapping[str, Any]]) -> Self:
         """The inverse of `table`, with numbers for names."""
-        return cls({str(number): row for number, row in enumerate(rows)})
+        cases = {str(k): {region: v for region, v in row.items() if region != "lesions"} for k, row in enumerate(rows)}
+        lesions = {
+            str(k): {size: Detection(**counts) for size, counts in row["lesions"].items()}
+            for k, row in enumerate(rows)
+            if "lesions" in row
+        }
+        return cls(cases, lesions=lesions)
 
 
 def validate(stage: Stage, preparation: Preparation, cases: Sequence[PreparedCase], infer: Infer) -> Validation:
     """Predict every case on the stage's validation box and score it. A region implies the one before it."""
     rows: dict[str, dict[str, float | None]] = {}
+    lesions = {}
+    voxel_ml = math.prod(preparation.spacing_mm) / 1000
     picture = None
     for case in cases:
         labels = case.labels(stage.name)
@@ -66,7 +97,9 @@ def validate(stage: Stage, preparation: Preparation, cases: Sequence[PreparedCas
             region: dice(inside[k], truth > k) if region != "tumor" or case.scores_tumor else None
             for k, region in enumerate(stage.regions)
         }
+        if "tumor" in stage.regions and case.scores_tumor:
+            lesions[case.name] = touched(inside[stage.regions.index("tumor")], truth == TUMOR, voxel_ml)
         if picture is None or (truth == 2).any() > (picture.truth == 2).any():
             z = int((truth == truth.max()).sum(axis=(1, 2)).argmax())
             picture = Picture(image[z], inside[:, z].sum(axis=0).astype(np.uint8), truth[z])
-    return Validation(rows, picture)
+    return Validation(rows, picture, lesions)

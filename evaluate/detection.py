@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluate.lesions import LesionMatch
+import numpy as np
+
+from evaluate.lesions import LesionMatch, sphere_diameter_mm
+from evaluate.overlap import Mask
+from preprocess.components import components
 
 #: The thresholds of LiTS that an IoU must exceed, by the name used in files.
 IOU_ABOVE: Mapping[str, float] = {"iou0": 0.0, "iou50": 0.5}
@@ -87,3 +91,18 @@ def detection(match: LesionMatch, above: float, size: str | None = None) -> Dete
         predicted=len(predicted),
         correct=sum(match.detected(lesion, above) for lesion in predicted),
     )
+
+
+def touched(prediction: Mask, truth: Mask, voxel_ml: float) -> dict[str, Detection]:
+    """The counts of one case at an IoU above 0 for each of `SIZES`, from two boolean tumour masks (z, y, x).
+
+    They are those of `detection`, without the surfaces that matching measures: above 0 it is enough to touch.
+    """
+    counts = dict.fromkeys(SIZES, Detection())
+    for mask, other, is_truth in ((truth, prediction, True), (prediction, truth, False)):
+        numbered, sizes = components(mask)
+        hit = np.bincount(numbered[mask & other], minlength=len(sizes)) > 0
+        for size, found in zip(sizes[1:].tolist(), hit[1:].tolist(), strict=True):
+            one = Detection(1, int(found)) if is_truth else Detection(predicted=1, correct=int(found))
+            counts[size_class(sphere_diameter_mm(size * voxel_ml))] += one
+    return counts

@@ -21,7 +21,7 @@ from preprocess.preparation import Preparation
 from preprocess.prepared import load_dataset
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["check", "prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "models", "demo"]
+COMMANDS = ["check", "prepare", "train-liver", "train-tumor", "run", "evaluate", "report", "tune", "models", "demo"]
 
 
 @pytest.fixture
@@ -112,7 +112,11 @@ def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
     for stage in ("liver", "tumor"):
         steps = ["--steps", "2", "--fold", "1/2", *tiny()]
         assert run_command([f"train-{stage}", str(data), "-o", str(tmp_path / stage), *steps]) == 0
-        assert "2 steps; best model: " in capsys.readouterr().out
+        scores = "liver 0\\.[0-9]{3}" + (
+            ", tumor 0\\.[0-9]{3}, [01] of 1 lesions found, [0-9]+ false" if stage == "tumor" else ""
+        )
+        line = f"2 steps; best model: {tmp_path / stage / 'best.safetensors'}; held out: {scores}"
+        assert re.fullmatch(line, capsys.readouterr().out.splitlines()[-1])
         assert json.loads((tmp_path / stage / "report.json").read_text())["stage"] == stage
     options = [f"--{stage}={tmp_path / stage / 'last.safetensors'}" for stage in ("liver", "tumor")]
     assert run_command(["report", str(source), "-o", str(out), *options]) == 0
@@ -168,6 +172,10 @@ def test_all_folds_are_trained_and_every_case_is_scored_by_the_model_that_has_no
         seen = {case.name for case in load_dataset(prepared).cases if case.survey.content in model.trained_on}
         assert seen == {*names} - held_out
     assert f"--liver {run}/fold-0/best.safetensors --liver {run}/fold-1/best.safetensors" in shown
+    mean = table["mean"]["liver_dice"]
+    assert shown.splitlines()[-1] == (
+        f"best models: {run}, for cascade run --liver and cascade tune; out of fold: liver {mean:.3f}"
+    )
     (run / "fold-1" / "resume.safetensors").unlink()
     (run / "fold-1" / "best.safetensors").unlink()
     (run / "fold-1" / "last.safetensors").unlink()

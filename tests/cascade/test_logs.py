@@ -2,8 +2,10 @@ import json
 
 import numpy as np
 
-from cascade.logs import EVERY, Logged, RunLog, contours
+from cascade import logs
+from cascade.logs import EVERY, Logged, RunLog, board_name, contours
 from cascade.validation import Picture, Validation
+from evaluate.detection import Detection
 
 
 def rows_of(folder):
@@ -45,3 +47,59 @@ def test_contours_are_green_for_the_truth_and_red_for_the_prediction():
     assert rgb[2, 1].tolist() == [0, 255, 0]
     assert rgb[4, 5].tolist() == [255, 0, 0]
     assert rgb[1, 6].tolist() == [0, 0, 0]
+
+
+class Clock:
+    """`time` whose seconds are given."""
+
+    def __init__(self, *seconds):
+        self._seconds = iter(seconds)
+
+    def monotonic(self):
+        return next(self._seconds)
+
+
+def test_seconds_are_written_by_what_they_went_into_and_begin_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "time", Clock(0, 1, 1, 3.5, 10, 10.5, 20, 21, 30, 31))
+    with RunLog(tmp_path, Logged(), 0) as log:
+        for what in ("wait", "compute", "wait"):
+            with log.timed(what):
+                pass
+        log.step(EVERY, loss=1.0, learning_rate=0.5)
+        for what in ("compute", "compute"):
+            with log.timed(what):
+                pass
+        log.step(2 * EVERY, loss=1.0, learning_rate=0.5)
+    first, second = rows_of(tmp_path)
+    assert (first["wait_s"], first["compute_s"], first["utilisation"]) == (1.5, 2.5, 0.625)
+    assert (second["compute_s"], second["utilisation"]) == (2.0, 1.0)
+    assert "wait_s" not in second
+
+
+def counts(small, large):
+    return {"<10": small, "10-20": Detection(), ">20": large}
+
+
+def test_lesions_are_written_by_size_summed_over_cases(tmp_path):
+    lesions = {"a": counts(Detection(3, 1, 4, 2), Detection(1, 1)), "b": counts(Detection(2, 0, 1, 0), Detection())}
+    with RunLog(tmp_path, Logged(), 0) as log:
+        log.validation(5, Validation({"a": {"tumor": 0.5}, "b": {"tumor": 0.25}}, lesions=lesions))
+    assert rows_of(tmp_path) == [
+        {
+            "step": 5,
+            "tumor_dice": 0.375,
+            "lesions_found_<10mm": 1,
+            "lesions_all_<10mm": 5,
+            "lesions_found_10-20mm": 0,
+            "lesions_all_10-20mm": 0,
+            "lesions_found_>20mm": 1,
+            "lesions_all_>20mm": 1,
+            "lesions_false": 3,
+        }
+    ]
+
+
+def test_curves_stand_in_groups():
+    names = ("liver_dice", "lesions_found_<10mm", "wait_s", "compute_s", "utilisation", "loss", "learning_rate")
+    grouped = ["liver/dice", "lesions/found_<10mm", "time/wait_s", "time/compute_s", "time/utilisation"]
+    assert [board_name(name) for name in names] == [*grouped, "loss", "learning_rate"]

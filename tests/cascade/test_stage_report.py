@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-import cascade.stage_report
+import cascade.unseen
 from cascade.stage_report import report_cases
 from preprocess.cases import Case, LabelFile
 from preprocess.errors import InputError
@@ -68,7 +68,7 @@ def test_a_patient_seen_in_one_scan_is_not_held_out_in_another(scans):
 
 def test_every_scan_is_read_once(scans, monkeypatch):
     read = []
-    monkeypatch.setattr(cascade.stage_report, "read_scan", lambda path: read.append(path.name) or read_scan(path))
+    monkeypatch.setattr(cascade.unseen, "read_scan", lambda path: read.append(path.name) or read_scan(path))
     report_cases(scans, [fakes.fake_runner()], held_out_only=True, say=lambda _: None)
     assert sorted(read) == ["a.nii", "b.nii", "c.nii"]
 
@@ -123,7 +123,7 @@ def test_a_model_picked_on_a_case_is_said(scans):
     runner = replace(fakes.fake_runner(), chosen_on=trained_on(scans[1]).trained_on)
     said = []
     report_cases(scans, [runner], held_out_only=False, say=said.append)
-    assert said[-1] == "note: a model was picked as the best of its training on b: slightly flattering there"
+    assert said[-1] == "note: a model or its thresholds were chosen on b: slightly flattering there"
 
 
 def losses(waterfall):

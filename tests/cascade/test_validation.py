@@ -3,6 +3,7 @@ import pytest
 
 from cascade.stages import LIVER, TUMOR
 from cascade.validation import Validation, validate
+from evaluate.detection import Detection
 from preprocess.prepared import load_dataset
 
 
@@ -47,3 +48,24 @@ def test_the_picture_is_the_slice_with_most_of_the_highest_class(prepared):
 def test_nothing_to_score_has_no_mean():
     assert Validation({"a": {"tumor": None}}).mean("tumor") is None
     assert Validation({}).means() == {}
+
+
+def test_lesions_are_counted_by_size_where_tumours_are_scored(prepared):
+    dataset = load_dataset(prepared)
+    # The tumour of 3 x 3 x 4 voxels of 27 mm3 is as large as a sphere of 12.3 mm; a single voxel of 3.7 mm.
+    two = np.zeros((12, 14, 16), bool)
+    two[4, 5, 5] = two[9, 9, 9] = True
+    result = validate(TUMOR, dataset.preparations["tumor"], dataset.cases[1:], answer(np.s_[:0], two))
+    none = Detection()
+    assert result.lesions == {"b": {"<10": Detection(0, 0, 2, 1), "10-20": Detection(1, 1), ">20": none}}
+    assert result.found() == result.lesions["b"]
+    assert result.text().endswith(", 1 of 1 lesions found, 1 false")
+    again = Validation.from_table(result.table())
+    assert (again.found(), again.means(), again.table()) == (result.found(), result.means(), result.table())
+    liver = validate(LIVER, dataset.preparations["liver"], dataset.cases, answer(np.s_[2:10, 3:11, 2:12]))
+    assert liver.lesions == liver.found() == {}
+    assert liver.text() == "liver 1.000"
+
+
+def test_what_no_case_scores_is_said_so():
+    assert Validation({"a": {"liver": 0.5, "tumor": None}}).text() == "liver 0.500, tumor not scored"

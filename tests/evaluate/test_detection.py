@@ -2,9 +2,12 @@
 
 import dataclasses
 
-from evaluate.detection import Detection, detection, size_class
-from evaluate.lesions import Lesion, LesionMatch, LesionPair
+import numpy as np
+
+from evaluate.detection import SIZES, Detection, detection, size_class, touched
+from evaluate.lesions import Lesion, LesionMatch, LesionPair, match_lesions
 from evaluate.metrics import MaskScore
+from preprocess.geometry import Grid
 
 NO_SCORE = MaskScore(*[None] * 9)
 
@@ -53,3 +56,13 @@ def test_what_has_nothing_to_divide_by():
 def test_a_sum_pools_cases():
     total = sum((Detection(1, 1, 2, 1), Detection(3, 0, 1, 1)), Detection())
     assert dataclasses.astuple(total) == (4, 1, 3, 2)
+
+
+def test_touching_is_being_detected_above_zero():
+    rng = np.random.default_rng(5)
+    grid = Grid((9, 14, 17), (4.0, 3.0, 2.0))
+    for share in (0.02, 0.2, 0.3):  # from specks to tangles of split and merged lesions of all sizes
+        prediction, truth = (rng.random(grid.shape) < share for _ in range(2))
+        truth[1:6, 2:9, 3:12] = True
+        match = match_lesions(prediction, truth, grid, "lits")
+        assert touched(prediction, truth, grid.voxel_ml) == {size: detection(match, 0.0, size) for size in SIZES}

@@ -1,0 +1,193 @@
+"""`cascade tune`: choose the thresholds of stage 2 on labelled cases that the models have not seen, and store them.
+
+Thresholds chosen on the scans that a network learned from suit a network that knows the answers. So each case is run
+by models that have not seen its patient, as the folds of a cross-validation do for every case, and one policy is chosen
+for all of them (as nnU-Net does with its post-processing: Isensee et al., Nature Methods 18, 203-211, 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from cascade.batch import refuse_failures
+from cascade.case import Runner
+from cascade.checkpoint import Model, load_stage_models, save_model
+from cascade.locks import locked
+from cascade.stage_report import Failures
+from cascade.sweep import CANDIDATES, Candidates, CaseTables, Place, sweep
+from cascade.tuning import GOAL, Score, choose, left_out, score
+from cascade.unseen import turns
+from evaluate.text import aligned, number
+from preprocess.cases import Case
+from preprocess.errors import CascadeError, InputError, ModelError, UsageError
+from preprocess.files import write_json
+from preprocess.layouts import find_cases, read_label
+from stage2_tumor.recipe import TumorPolicy
+
+Say = Callable[[str], None]
+_Pair = tuple[Model, Model]
+_THRESHOLDS = tuple(CANDIDATES.__dataclass_fields__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """The tables of all cases that were run, the scans' content ids, and the three ways to choose for them."""
+
+    candidates: Candidates
+    present: TumorPolicy
+    tables: tuple[CaseTables, ...]
+    contents: tuple[str, ...]
+
+    @property
+    def places(self) -> dict[str, Place | Mapping[str, Place]]:
+        """`present`, `chosen` and, where it is known, `left_out`: for each patient what the others choose."""
+        present = self.candidates.place(self.present)
+        known = left_out(self.tables, present)
+        places: dict[str, Place | Mapping[str, Place]] = {"present": present, "chosen": choose(self.tables, present)}
+        return {**places, "left_out": known} if known else places
+
+
+def tune(
+    source: Path, output: Path, models: tuple[Sequence[Path], Sequence[Path]], device: torch.device, say: Say
+) -> None:
+    """Choose stage 2's policy on the labelled cases of `source`; write its models with that policy into `output`.
+
+    `models` are the paths for both stages, see `model_pairs`. Raises InputError when the models have seen every
+    patient, UsageError when `output` holds models, ModelError for models that do not fit together, and as
+    `refuse_failures` does for cases that could not be run: the choice is then made without them.
+    """
+    pairs = model_pairs(*models)
+    cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
+    with locked(output):
+        if list(output.glob("*.safetensors")) or list(output.glob("fold-*")):
+            raise UsageError(f"{output}: holds models already; choose another -o")
+        trial, failures = _run(cases, pairs, device, say)
+        if not (trial.tables or failures):
+            raise InputError(
+                f"{source}: the models have seen every labelled patient; give models of --folds, or others"
+            )
+        if trial.tables:
+            _finish(output, list(dict.fromkeys(tumor for _, tumor in pairs)), trial, say)
+    refuse_failures(failures, len(cases))
+
+
+def model_pairs(livers: Sequence[Path], tumors: Sequence[Path]) -> list[_Pair]:
+    """Models of both stages that run together: fold by fold, or the only one of a stage with each of the other.
+
+    Each path is a model file, or the folder of a training by --folds, which stands for its models; none: the installed
+    model. Raises UsageError for several of both, but not equally many, and ModelError when stage 2's differ in policy.
+    """
+    first, second = _models(livers, "liver"), _models(tumors, "tumor")
+    count = max(len(first), len(second))
+    if any(len(models) not in (1, count) for models in (first, second)):
+        raise UsageError(
+            f"{len(first)} models of stage 1 and {len(second)} of stage 2: give as many of one as of the other, or one"
+        )
+    if any(model.settings.policy != second[0].settings.policy for model in second):
+        raise ModelError("the models of stage 2 have different thresholds; give models of one recipe")
+    return [(first[k % len(first)], second[k % len(second)]) for k in range(count)]
+
+
+def _models(paths: Sequence[Path], stage: str) -> list[Model]:
+    wanted: Sequence[Path | None] = paths or [None]
+    return [model for path in wanted for model in load_stage_models(path, stage)]
+
+
+def _run(cases: Sequence[Case], pairs: Sequence[_Pair], device: torch.device, say: Say) -> tuple[_Trial, Failures]:
+    """Every case whose patient some pair has not seen, one at a time; only its tables are kept."""
+    present = cast(TumorPolicy, pairs[0][1].settings.policy)
+    candidates = CANDIDATES.including(present)
+    failures: Failures = {}
+    done: dict[str, CaseTables] = {}
+
+    def fail(case: Case, error: CascadeError) -> None:
+        failures[case.name] = error
+        say(f"{case.name}: FAILED: {error}")
+
+    runners = [Runner.of([liver], [tumor], device) for liver, tumor in pairs]
+    for turn in turns(cases, runners, held_out_only=True, fail=fail):
+        liver, tumor = turn.runner.liver, turn.runner.tumor
+        assert tumor is not None
+        try:
+            truth = read_label(turn.case, turn.volume.grid)
+            done[turn.content] = sweep(turn.case, turn.volume, truth, (liver, tumor), candidates)
+        except CascadeError as error:
+            fail(turn.case, error)
+            continue
+        say(f"{turn.case.name}: done")
+    return _Trial(candidates, present, tuple(done.values()), tuple(done)), failures
+
+
+def _finish(output: Path, models: Sequence[Model], trial: _Trial, say: Say) -> None:
+    """Write the models with their new policy, `tune.json`, and say what was chosen and what it scores."""
+    places = trial.places
+    chosen = trial.candidates.policy(cast(Place, places["chosen"]), trial.present.reach_mm)
+    scores = {way: score(trial.tables, place) for way, place in places.items()}
+    patients = len({case.patient for case in trial.tables})
+    record = {
+        "goal": GOAL,
+        "cases": len(trial.tables),
+        "patients": patients,
+        **{w: asdict(s) for w, s in scores.items()},
+    }
+    names = [f"fold-{k}/best" for k in range(len(models))] if len(models) > 1 else ["tumor"]
+    for name, model in zip(names, models, strict=True):
+        path = output / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save_model(path, with_policy(model, chosen, record, trial.contents))
+    rows = [
+        {"case": case.case, **{way: asdict(score([case], place)) for way, place in places.items()}}
+        for case in trial.tables
+    ]
+    policies = {"present": asdict(trial.present), "chosen": asdict(chosen)}
+    write_json(output / "tune.json", {"policy": policies, **record, "by_case": rows})
+    say(_text(scores, patients))
+    for name in _THRESHOLDS:
+        before, after = getattr(trial.present, name), getattr(chosen, name)
+        say(f"  policy.{name} {before:g}" + (f" -> {after:g}" if after != before else ", as it was"))
+    say(f"stage 2 with this policy: --tumor {output if len(models) > 1 else output / 'tumor.safetensors'}")
+
+
+def with_policy(model: Model, policy: TumorPolicy, record: Mapping[str, Any], contents: Sequence[str]) -> Model:
+    """`model` with another policy, chosen on the scans of the content ids `contents`, as `record` tells.
+
+    From now on these scans have chosen the model, so a score on them flatters.
+    """
+    return replace(
+        model,
+        settings=replace(model.settings, policy=policy),
+        recipe={**model.recipe, "policy": asdict(policy)},
+        scores={**model.scores, "policy": dict(record)},
+        chosen_on=tuple(sorted({*model.chosen_on, *contents})),
+    )
+
+
+def _text(scores: Mapping[str, Score], patients: int) -> str:
+    """The scores side by side."""
+    columns = [("", *(way.replace("_", " ") for way in scores))]
+    columns.append(("liver Dice", *(number(s.liver_dice) for s in scores.values())))
+    if scores["chosen"].tumor_dice is None:
+        told = "no tumours are labelled: their thresholds stay as they were"
+    else:
+        columns += [
+            ("tumour Dice", *(number(s.tumor_dice) for s in scores.values())),
+            ("tumours found", *(f"{s.found} of {s.lesions}" for s in scores.values())),
+            ("false ones", *(str(s.false) for s in scores.values())),
+            ("most in a case", *(str(s.most_false) for s in scores.values())),
+        ]
+        told = ""
+    lines = [f"thresholds for {patients} patients; left out: chosen without the patient that they are applied to"]
+    if "left_out" not in scores:
+        lines = ["too few patients to say what the choice is worth to others: the scores flatter"]
+    elif not _better(scores["left_out"], scores["present"]):
+        lines.append("note: for patients that they were not chosen on they are no better than the present ones")
+    return "\n".join([aligned(columns).rstrip("\n"), *lines, *([told] if told else [])])
+
+
+def _better(one: Score, other: Score) -> bool:
+    return one.liver_dice + (one.tumor_dice or 0.0) > other.liver_dice + (other.tumor_dice or 0.0)
