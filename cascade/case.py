@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from cascade.batch import Outputs
 from cascade.checkpoint import Model, load_stage_models
+from cascade.engine import Engine, pick_engine
 from cascade.locks import locked
-from cascade.machine import heard, pick_device
+from cascade.machine import heard
 from cascade.outputs import REPORT, case_report, is_done, source_id, write_case
 from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
 from preprocess.errors import InputError
@@ -35,13 +34,13 @@ class Runner:
     chosen_on: frozenset[str]
 
     @staticmethod
-    def of(liver: Sequence[Model], tumor: Sequence[Model] | None, device: torch.device) -> Runner:
+    def of(liver: Sequence[Model], tumor: Sequence[Model] | None, engine: Engine) -> Runner:
         """A runner from the models of each stage, which predict together."""
         stages = {models[0].stage.name: models for models in (liver, tumor) if models}
         every = [model for models in stages.values() for model in models]
         return Runner(
-            liver=liver_stage(liver, device),
-            tumor=tumor_stage(tumor, device) if tumor else None,
+            liver=liver_stage(liver, engine),
+            tumor=tumor_stage(tumor, engine) if tumor else None,
             models={name: _joint_sha256(models) for name, models in stages.items()},
             trained_on=frozenset(content for model in every for content in model.trained_on),
             chosen_on=frozenset(content for model in every for content in model.chosen_on),
@@ -61,7 +60,7 @@ def load_runner(liver: Path | None, tumor: Path | None, device: str, *, liver_on
     """
     first = load_stage_models(liver, "liver")
     second = None if liver_only else load_stage_models(tumor, "tumor")
-    return Runner.of(first, second, pick_device(device))
+    return Runner.of(first, second, pick_engine(device))
 
 
 def run_case(path: Path, runner: Runner, outputs: Outputs) -> str:

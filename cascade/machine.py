@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+#: The device that is no torch device: the CPU by OpenVINO, for prediction alone (see `cascade.engine`).
+OPENVINO = "openvino"
 
 
 def tune_allocator() -> None:
@@ -40,6 +42,8 @@ def pick_device(name: str) -> torch.device:
     """
     import torch
 
+    if name == OPENVINO:
+        raise UsageError(f"--device {name}: computes predictions, it cannot train; use auto, cpu, cuda or cuda:N")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
