@@ -29,7 +29,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class CaseSetup:
-    """How a worker gets ready for `run_case`: the model files, the device, how many workers share the machine."""
+    """How a worker gets ready for its cases: the model files, the device, how many workers share the machine.
+
+    `plain_malloc` leaves the C library's allocator as it is.
+    """
 
     liver: Path | None
     tumor: Path | None
@@ -37,12 +40,14 @@ class CaseSetup:
     device: str
     outputs: Outputs
     jobs: int
+    plain_malloc: bool
 
     def __call__(self) -> Ready[Path, str]:
         """Load the models. Raises ModelError and ResourceError."""
         from cascade.machine import tune_allocator
 
-        tune_allocator()  # before torch, which the module below imports
+        if not self.plain_malloc:
+            tune_allocator()  # before torch, which the module below imports
         import torch
 
         from cascade.case import load_runner, run_case

@@ -229,6 +229,7 @@ def train_tumor(**options: Any) -> None:
     show_default=True,
     help="Give a case up that takes longer.",
 )
+@click.option("--plain-malloc", is_flag=True, help="Give freed memory back to the system at once: slower (glibc only).")
 @_engine_option
 def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Segment liver and tumours in CT scans.
