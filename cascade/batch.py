@@ -50,12 +50,12 @@ class CaseSetup:
             tune_allocator()  # before torch, which the module below imports
         import torch
 
-        from cascade.case import load_runner, run_case
+        from cascade.case import begin_case, load_runner
 
         if self.jobs > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.jobs))
         runner = load_runner(self.liver, self.tumor, self.device, liver_only=self.liver_only)
-        return Ready(partial(run_case, runner=runner, outputs=self.outputs), repr(runner.models))
+        return Ready(partial(begin_case, runner=runner, outputs=self.outputs), repr(runner.models))
 
 
 def expand(inputs: Sequence[Path]) -> list[Path]:
