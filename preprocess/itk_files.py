@@ -90,11 +90,14 @@ def _check_gzip(path: Path, header: bytes) -> None:
         # The rest of the header's last line, and the empty line that ends it.
         for _ in range(2 + (int(skipped[1]) if skipped else 0)):
             file.readline()
+        message = f"{path} is damaged or truncated; copy it again or convert it to .nii.gz"
         try:
             for _ in GzipPieces(file):
                 pass
-        except (EOFError, *InflateError):
-            raise InputError(f"{path} is damaged or truncated; copy it again or convert it to .nii.gz") from None
+        except EOFError:
+            raise InputError(message) from None
+        except InflateError:
+            raise InputError(message) from None
 
 
 def _check_scalar(path: Path, image: ItkImage, room: int) -> None:
