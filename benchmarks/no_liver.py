@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cascade.checkpoint import load_stage_models
+from cascade.engine import pick_engine
 from cascade.pipeline import Stopwatch, liver_stage, segment, tumor_stage
 from preprocess.geometry import Box, Grid
 from preprocess.io import read_labels, read_scan
@@ -44,9 +44,9 @@ def parts(image: Path, label: Path) -> dict[str, Volume]:
 
 def main() -> None:
     """Print one line a scan."""
-    device = torch.device("cpu")
-    liver = liver_stage(load_stage_models(None, "liver"), device)
-    tumor = tumor_stage(load_stage_models(None, "tumor"), device)
+    engine = pick_engine("cpu")
+    liver = liver_stage(load_stage_models(None, "liver"), engine)
+    tumor = tumor_stage(load_stage_models(None, "tumor"), engine)
     for name, volume in (made_up() | parts(*map(Path, sys.argv[1:3]))).items():
         result = segment(volume, liver, tumor, Stopwatch())
         print(f"{name}: {result.status}, {result.labels.ml(1):.0f} mL {'; '.join(result.warnings)}")

@@ -29,7 +29,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class CaseSetup:
-    """How a worker gets ready for `run_case`: the model files, the device, how many workers share the machine."""
+    """How a worker gets ready for its cases: the model files, the device, how many workers share the machine.
+
+    `plain_malloc` leaves the C library's allocator as it is.
+    """
 
     liver: Path | None
     tumor: Path | None
@@ -37,20 +40,22 @@ class CaseSetup:
     device: str
     outputs: Outputs
     jobs: int
+    plain_malloc: bool
 
     def __call__(self) -> Ready[Path, str]:
         """Load the models. Raises ModelError and ResourceError."""
         from cascade.machine import tune_allocator
 
-        tune_allocator()  # before torch, which the module below imports
+        if not self.plain_malloc:
+            tune_allocator()  # before torch, which the module below imports
         import torch
 
-        from cascade.case import load_runner, run_case
+        from cascade.case import begin_case, load_runner
 
         if self.jobs > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.jobs))
         runner = load_runner(self.liver, self.tumor, self.device, liver_only=self.liver_only)
-        return Ready(partial(run_case, runner=runner, outputs=self.outputs), repr(runner.models))
+        return Ready(partial(begin_case, runner=runner, outputs=self.outputs), repr(runner.models))
 
 
 def expand(inputs: Sequence[Path]) -> list[Path]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import torch
 
 from cascade.batch import Outputs
 from cascade.checkpoint import Model, load_stage_models
+from cascade.engine import Engine, pick_engine
 from cascade.locks import locked
-from cascade.machine import heard, pick_device
+from cascade.machine import heard
 from cascade.outputs import REPORT, case_report, is_done, source_id, write_case
 from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
 from preprocess.errors import InputError
 from preprocess.files import write_json
-from preprocess.io import case_name, read_scan
+from preprocess.io import Scan, case_name, read_scan
 from preprocess.text import printable
 
 
@@ -35,13 +37,13 @@ class Runner:
     chosen_on: frozenset[str]
 
     @staticmethod
-    def of(liver: Sequence[Model], tumor: Sequence[Model] | None, device: torch.device) -> Runner:
+    def of(liver: Sequence[Model], tumor: Sequence[Model] | None, engine: Engine) -> Runner:
         """A runner from the models of each stage, which predict together."""
         stages = {models[0].stage.name: models for models in (liver, tumor) if models}
         every = [model for models in stages.values() for model in models]
         return Runner(
-            liver=liver_stage(liver, device),
-            tumor=tumor_stage(tumor, device) if tumor else None,
+            liver=liver_stage(liver, engine),
+            tumor=tumor_stage(tumor, engine) if tumor else None,
             models={name: _joint_sha256(models) for name, models in stages.items()},
             trained_on=frozenset(content for model in every for content in model.trained_on),
             chosen_on=frozenset(content for model in every for content in model.chosen_on),
@@ -61,11 +63,41 @@ def load_runner(liver: Path | None, tumor: Path | None, device: str, *, liver_on
     """
     first = load_stage_models(liver, "liver")
     second = None if liver_only else load_stage_models(tumor, "tumor")
-    return Runner.of(first, second, pick_device(device))
+    return Runner.of(first, second, pick_engine(device))
 
 
-def run_case(path: Path, runner: Runner, outputs: Outputs) -> str:
-    """One case from its file to its result; returns a line to show. Raises CascadeError."""
+@dataclass(frozen=True, eq=False)
+class Ahead:
+    """A scan that was read ahead of its turn: of which state of the file (see `source_id`), and in how many seconds."""
+
+    source: str
+    scan: Scan
+    seconds: float
+
+
+def begin_case(path: Path, runner: Runner, outputs: Outputs) -> Callable[[], str]:
+    """`run_case` in two steps: reads the scan, unless its result stands already, and returns the rest.
+
+    Nothing is raised: whatever goes wrong, the rest reads again by itself, at its turn, when there may be more memory.
+    """
+    ahead = None
+    with suppress(Exception):
+        ahead = _read_ahead(path, runner, outputs)
+    return partial(run_case, path, runner, outputs, ahead)
+
+
+def _read_ahead(path: Path, runner: Runner, outputs: Outputs) -> Ahead | None:
+    source, start = source_id(path), time.monotonic()
+    if not outputs.overwrite and is_done(outputs.folder / case_name(path), source, runner.models):
+        return None
+    return Ahead(source, read_scan(path), time.monotonic() - start)
+
+
+def run_case(path: Path, runner: Runner, outputs: Outputs, ahead: Ahead | None = None) -> str:
+    """One case from its file to its result; returns a line to show. Raises CascadeError.
+
+    `ahead` counts only if the file is still the one that it was read from.
+    """
     case = case_name(path)
     folder = outputs.folder / case
     if not path.exists():
@@ -76,8 +108,12 @@ def run_case(path: Path, runner: Runner, outputs: Outputs) -> str:
             return f"{printable(case)}: done before, skipped"
         watch = Stopwatch()
         with heard() as warnings:
-            with watch.step("read"):
-                scan = read_scan(path)
+            if ahead is not None and ahead.source == source:
+                scan, watch.seconds["read"] = ahead.scan, ahead.seconds
+            else:
+                ahead = None  # its memory is free before the file is read again
+                with watch.step("read"):
+                    scan = read_scan(path)
             result = segment(scan.volume, runner.liver, runner.tumor, watch)
         with watch.step("write"):
             write_case(folder, scan, result, keep_stages=outputs.keep_stages)

@@ -98,6 +98,11 @@ def _device_option(command: _Command) -> _Command:
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")(command)
 
 
+def _engine_option(command: _Command) -> _Command:
+    told = "auto (a GPU if there is one), cpu, cuda, cuda:N, or openvino: the CPU by OpenVINO, if that is installed."
+    return click.option("--device", default="auto", show_default=True, help=told)(command)
+
+
 def _model_options(command: _Command) -> _Command:
     kinds = "or folder of a training with --folds: the mean of its models, each at its own cost in time."
     default = "[default: the installed one]"
@@ -231,7 +236,8 @@ def train_tumor(**options: Any) -> None:
     show_default=True,
     help="Give a case up that takes longer.",
 )
-@_device_option
+@click.option("--plain-malloc", is_flag=True, help="Give freed memory back to the system at once: slower (glibc only).")
+@_engine_option
 def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Segment liver and tumours in CT scans.
 
@@ -287,7 +293,7 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
 @click.option("-o", "--output", type=_PATH, required=True, help="Folder of the report.")
 @_several_models
 @click.option("--held-out", is_flag=True, help="Only patients that the models were not trained on.")
-@_device_option
+@_engine_option
 def report(source: Path, output: Path, **options: Any) -> None:
     """Say stage by stage where the Dice is lost.
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from contextlib import suppress
 from dataclasses import replace
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -19,7 +21,6 @@ from torch import Tensor
 from cascade.augment import AIR
 from cascade.machine import autocast_dtype
 from cascade.settings import Window
-from cascade.unet import UNet3d
 from preprocess.errors import ResourceError
 from preprocess.geometry import Index, index3
 from preprocess.preparation import Infer
@@ -28,71 +29,102 @@ from preprocess.resample import FloatArray
 _LOG = logging.getLogger(__name__)
 
 
-def as_infer(network: UNet3d, window: Window, device: torch.device) -> Infer:
+class Network(Protocol):
+    """What predicts: images (n, 1, z, y, x), whose sides are multiples of `multiple`, to logits (n, regions, z, y, x).
+
+    A torch module, `UNet3d` or what stands for it (`cascade.engine`).
+    """
+
+    multiple: int
+    regions: int
+
+    def __call__(self, image: Tensor, /) -> Tensor:
+        """Logits of one batch."""
+
+    def to(self, device: torch.device, /) -> Self:
+        """The network on `device`."""
+
+    def eval(self) -> Self:
+        """The network as it predicts."""
+
+
+def as_infer(network: Network, window: Window, device: torch.device, at_once: int = 1) -> Infer:
     """`network` as a function from a prepared image (z, y, x) to probabilities (regions, z, y, x).
 
-    An image of up to `window.one_pass_voxels` is taken whole, a larger one in windows; windows without a voxel of
-    `where` are left out and their probability is 0. When a GPU's memory is too small the image is taken once more in
-    windows of half the size, with a warning. Raises ResourceError when that does not fit either.
+    An image of up to `window.one_pass_voxels` is taken whole, a larger one in windows, `at_once` of them as one batch;
+    windows without a voxel of `where` are left out and their probability is 0. When a GPU's memory is too small, the
+    image is taken again with half as many windows at once, then one by one in windows of half the size, each with a
+    warning. Raises ResourceError when that does not fit either.
     """
     network = network.to(device).eval()
+    half = replace(window, size=index3([max(1, n // 2) for n in window.size]), one_pass_voxels=0)
+    attempts = [(window, at_once, "")]
+    if at_once > 1:
+        attempts.append((window, at_once // 2, f"windows in batches of {at_once // 2} instead of {at_once}"))
+    attempts.append((half, 1, f"windows of {half.size} voxels instead, which may differ a little"))
 
     def infer(image: FloatArray, where: NDArray[np.bool_] | None = None) -> FloatArray:
-        try:
-            return _infer(network, image, where, window, device)
-        except torch.OutOfMemoryError:
-            half = replace(window, size=index3([max(1, n // 2) for n in window.size]), one_pass_voxels=0)
-        _LOG.warning("%s: out of memory: windows of %s voxels instead, which may differ a little", device, half.size)
-        try:
-            return _infer(network, image, where, half, device)
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"{device}: out of memory with windows of {half.size} voxels; free the GPU or use --device cpu"
-            ) from error
+        for shape, count, change in attempts:
+            if change:
+                _LOG.warning("%s: out of memory: %s", device, change)
+            with suppress(torch.OutOfMemoryError):
+                return _infer(network, image, where, (shape, count), device)
+        raise ResourceError(
+            f"{device}: out of memory with windows of {half.size} voxels; free the GPU or use --device cpu"
+        )
 
     return infer
 
 
 @torch.inference_mode()
 def _infer(
-    network: UNet3d, image: FloatArray, where: NDArray[np.bool_] | None, window: Window, device: torch.device
+    network: Network,
+    image: FloatArray,
+    where: NDArray[np.bool_] | None,
+    windows: tuple[Window, int],
+    device: torch.device,
 ) -> FloatArray:
-    if image.size <= window.one_pass_voxels:
-        return _forward(network, torch.from_numpy(image), device).cpu().numpy()
-    return _windowed(network, image, where, window, device)
+    if image.size <= windows[0].one_pass_voxels:
+        return _forward(network, torch.from_numpy(image)[None], device)[0].cpu().numpy()
+    return _windowed(network, image, where, windows, device)
 
 
-def _forward(network: UNet3d, image: Tensor, device: torch.device) -> Tensor:
-    """Probabilities of one piece of any size, padded with air to what the network can halve."""
-    pad = [-n % network.multiple for n in image.shape]
+def _forward(network: Network, images: Tensor, device: torch.device) -> Tensor:
+    """Probabilities (n, regions, z, y, x) of pieces (n, z, y, x), padded with air to what the network can halve."""
+    shape = images.shape[1:]
+    pad = [-n % network.multiple for n in shape]
     # At least two voxels on the deepest level: a single one has no variance to normalise by.
-    pad = [p + (network.multiple if n + p == network.multiple else 0) for n, p in zip(image.shape, pad, strict=True)]
-    padded = F.pad(image.to(device)[None, None], [v for p in reversed(pad) for v in (0, p)], value=AIR)
+    pad = [p + (network.multiple if n + p == network.multiple else 0) for n, p in zip(shape, pad, strict=True)]
+    padded = F.pad(images.to(device)[:, None], [v for p in reversed(pad) for v in (0, p)], value=AIR)
     dtype = autocast_dtype(device)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         logits = network(padded)
-    z, y, x = image.shape
-    return torch.sigmoid(logits[0, :, :z, :y, :x].float())
+    z, y, x = shape
+    return torch.sigmoid(logits[:, :, :z, :y, :x].float())
 
 
 def _windowed(
-    network: UNet3d, image: FloatArray, where: NDArray[np.bool_] | None, window: Window, device: torch.device
+    network: Network,
+    image: FloatArray,
+    where: NDArray[np.bool_] | None,
+    windows: tuple[Window, int],
+    device: torch.device,
 ) -> FloatArray:
+    window, count = windows
     size = index3([min(w, n) for w, n in zip(window.size, image.shape, strict=True)])
+    starts = window_starts(index3(image.shape), size, window.step)
+    parts = [tuple(slice(a, a + n) for a, n in zip(start, size, strict=True)) for start in starts]
+    if where is not None:
+        parts = [part for part in parts if where[part].any()]
     weight = torch.from_numpy(gaussian(size)).to(device)
-    total: Tensor | None = None
+    total = torch.zeros((network.regions, *image.shape), device=device)
     norm = torch.zeros(image.shape, device=device)
-    for start in window_starts(index3(image.shape), size, window.step):
-        part = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
-        if where is not None and not where[part].any():
-            continue
-        probability = _forward(network, torch.from_numpy(np.ascontiguousarray(image[part])), device)
-        if total is None:
-            total = torch.zeros((probability.shape[0], *image.shape), device=device)
-        total[(slice(None), *part)] += probability * weight
-        norm[part] += weight
-    if total is None:
-        return np.zeros((network.head.out_channels, *image.shape), np.float32)
+    for first in range(0, len(parts), count):
+        batch = parts[first : first + count]
+        pieces = torch.from_numpy(np.stack([image[part] for part in batch]))
+        for part, probability in zip(batch, _forward(network, pieces, device), strict=True):
+            total[(slice(None), *part)] += probability * weight
+            norm[part] += weight
     total /= norm.clamp(min=1e-8)
     return np.asarray(total.cpu().numpy())
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+#: From how many bytes on a piece of memory is mapped apart: the most that glibc takes, and that older ones take.
+_MMAP_THRESHOLDS = (2**30, 2**25)
+#: The device that is no torch device: the CPU by OpenVINO, for prediction alone (see `cascade.engine`).
+OPENVINO = "openvino"
 
 
 def tune_allocator() -> None:
@@ -28,9 +32,10 @@ def tune_allocator() -> None:
     See mallopt(3). Elsewhere this does nothing. To be called before torch allocates.
     """
     with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, ctypes.c_int(2**30))
-        libc.mallopt(_M_TRIM_THRESHOLD, ctypes.c_int(2**31 - 1))
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        # One without the other does harm: either ends glibc's own adapting of both to what the program does.
+        if any(mallopt(_M_MMAP_THRESHOLD, ctypes.c_int(size)) for size in _MMAP_THRESHOLDS):
+            mallopt(_M_TRIM_THRESHOLD, ctypes.c_int(2**31 - 1))
 
 
 def pick_device(name: str) -> torch.device:
@@ -40,6 +45,8 @@ def pick_device(name: str) -> torch.device:
     """
     import torch
 
+    if name == OPENVINO:
+        raise UsageError(f"--device {name}: computes predictions, it cannot train; use auto, cpu, cuda or cuda:N")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

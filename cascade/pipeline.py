@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cascade.checkpoint import Model
-from cascade.inference import as_infer
+from cascade.engine import Engine
 from cascade.merge import Fused, clean_up, fuse, liver_alone, pasted
 from cascade.plausibility import doubts
 from preprocess.geometry import Box
@@ -79,19 +78,19 @@ class Segmentation:
     warnings: tuple[str, ...] = ()
 
 
-def liver_stage(models: Sequence[Model], device: torch.device) -> LiverStage:
+def liver_stage(models: Sequence[Model], engine: Engine) -> LiverStage:
     """Stage 1 from its model, or from several that are alike but for their weights."""
-    return LiverStage(_joint(models, device), models[0].preparation, cast(LiverPolicy, models[0].settings.policy))
+    return LiverStage(_joint(models, engine), models[0].preparation, cast(LiverPolicy, models[0].settings.policy))
 
 
-def tumor_stage(models: Sequence[Model], device: torch.device) -> TumorStage:
+def tumor_stage(models: Sequence[Model], engine: Engine) -> TumorStage:
     """Stage 2 from its model, or from several that are alike but for their weights."""
-    return TumorStage(_joint(models, device), models[0].preparation, cast(TumorPolicy, models[0].settings.policy))
+    return TumorStage(_joint(models, engine), models[0].preparation, cast(TumorPolicy, models[0].settings.policy))
 
 
-def _joint(models: Sequence[Model], device: torch.device) -> Infer:
+def _joint(models: Sequence[Model], engine: Engine) -> Infer:
     """The mean of the models' probabilities."""
-    each = [as_infer(model.network(), model.settings.window, device) for model in models]
+    each = [engine(model) for model in models]
 
     def infer(image: FloatArray, where: NDArray[np.bool_] | None = None) -> FloatArray:
         total = each[0](image, where)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from preprocess.geometry import Box
 from preprocess.volume import LIVER, LabelMap, Volume
 
 #: Whole adult livers are 0.6 to 3.5 L with hardly an exception (means are 1.2 to 1.8 L); tumours can make them larger.
@@ -28,10 +29,10 @@ def doubts(labels: LabelMap, volume: Volume, agreement: float | None = None) -> 
 
 
 def _doubts(labels: LabelMap, volume: Volume, agreement: float | None) -> Iterator[str]:
-    liver = labels.array >= LIVER
-    ml = labels.ml(LIVER)
-    if not ml:
+    box = Box.around(labels.array)
+    if box is None:
         return
+    liver, ml = labels.cropped(box).array >= LIVER, labels.ml(LIVER)
     cut = _cut_by(labels)
     if cut:
         yield f"the liver is cut by the {' and '.join(cut)} of the scan"
@@ -39,7 +40,7 @@ def _doubts(labels: LabelMap, volume: Volume, agreement: float | None) -> Iterat
         yield f"the liver of {ml:.0f} mL is smaller than whole adult livers ({LIVER_ML[0]:.0f} mL): look at the mask"
     if ml > LIVER_ML[1]:
         yield f"the liver of {ml:.0f} mL is larger than livers are ({LIVER_ML[1]:.0f} mL): look at the mask"
-    hu, (low, high) = float(np.median(volume.array[liver])), LIVER_HU
+    hu, (low, high) = float(np.median(volume.cropped(box).array[liver])), LIVER_HU
     if not low <= hu <= high:
         yield f"what was taken for the liver has {hu:.0f} HU in the median, liver has {low:.0f} to {high:.0f}"
     if agreement is not None and agreement < AGREEMENT:

@@ -38,7 +38,7 @@ class UNet3d(nn.Module):
 
     def __init__(self, features: tuple[int, ...], regions: int, *, stem: int = 1, deep_levels: int = 0) -> None:
         super().__init__()
-        self.multiple = stem * 2 ** (len(features) - 1)
+        self.multiple, self.regions = stem * 2 ** (len(features) - 1), regions
         self.down = nn.ModuleList(
             ConvBlock(inputs, outputs, stride=stem if level == 0 else 2)
             for level, (inputs, outputs) in enumerate(zip((1, *features[:-1]), features, strict=True))

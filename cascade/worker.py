@@ -1,8 +1,9 @@
 """Work in processes of its own, which may crash, hang or be killed: every task gets an answer.
 
-A worker sets up once (reads models) and then takes one task after another. The parent only waits, so it stays small and
-lives on. One that dies or takes too long costs its task, which is answered by an error, and is replaced. None outlives
-the parent, however that ends.
+A worker sets up once (reads models) and then takes one task after another. While it works on one it begins the next in
+a thread (reads its scan), no more than one ahead. The parent only waits, so it stays small and lives on. A worker that
+dies or takes too long costs its task, which is answered by an error, and is replaced. If it had begun another, nobody
+knows which of the two killed it: both are done again, one at a time. None outlives the parent, however that ends.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Generic, NoReturn, TypeVar
 
 from cascade.machine import as_cascade_error
 from preprocess.errors import CascadeError, InputError, ModelError, ResourceError
@@ -36,10 +40,11 @@ SETUP_LIMIT_S = 600.0
 class Ready(Generic[T, R]):
     """What a worker's setup returns: how it does a task, and what identifies the means it does it with.
 
+    `begin` does of a task what can be done ahead, in a thread beside the task before it, and returns the rest of it.
     A worker that replaces a dead one must have the same `identity`, or one run would be done by two models.
     """
 
-    work: Callable[[T], R]
+    begin: Callable[[T], Callable[[], R]]
     identity: str
 
 
@@ -52,6 +57,7 @@ def answers(
     died or took too long over it.
     """
     waiting = list(reversed(tasks))
+    alone: list[T] = []  # what was begun or at work when a worker died; to be done with nothing begun beside it
     crew: list[_Worker[T, R]] = []
     identity: str | None = None
     try:
@@ -61,10 +67,16 @@ def answers(
             for worker in crew:
                 if worker.idle and waiting:
                     worker.give(waiting.pop())
+            for worker in crew:
+                # The last tasks wait for whoever is free first.
+                if len(waiting) >= jobs and worker.has_room and not {*alone} & {worker.tasks[0], waiting[-1]}:
+                    worker.give(waiting.pop())
             for worker in _awake(crew, limit_s):
                 answer = worker.answer(limit_s)
                 if worker.dead:
                     crew.remove(worker)
+                    waiting += reversed(worker.tasks)
+                    alone += worker.tasks
                 if isinstance(answer, _Identity):
                     if identity not in (None, answer.value):
                         raise ModelError("a model file was replaced while it was in use; start again")
@@ -83,7 +95,7 @@ class _Identity:
 
 @dataclass(eq=False)
 class _Worker(Generic[T, R]):
-    """The parent's side of one worker; `tasks` holds the one it is at."""
+    """The parent's side of one worker; `tasks` holds the one it is at and the one it has begun beside it."""
 
     setup: Callable[[], Ready[T, R]]
     tasks: list[T] = field(default_factory=list)
@@ -113,33 +125,46 @@ class _Worker(Generic[T, R]):
     def idle(self) -> bool:
         return self.ready and not self.tasks
 
+    @property
+    def has_room(self) -> bool:
+        """For a task to begin beside the one it is at."""
+        return self.ready and len(self.tasks) == 1
+
     def seconds_left(self, limit_s: float) -> float:
         """Until it is given up; an idle worker never is."""
         limit_s = limit_s if self.ready else SETUP_LIMIT_S
         return float("inf") if self.idle else self.since + limit_s - time.monotonic()
 
     def give(self, task: T) -> None:
-        self.tasks, self.since = [task], time.monotonic()
+        if not self.tasks:
+            self.since = time.monotonic()
+        self.tasks.append(task)
         with suppress(OSError):  # it died meanwhile: its end is noticed and answered
             self.line.send(task)
 
     def answer(self, limit_s: float) -> tuple[T, R | CascadeError] | _Identity | None:
-        """What a worker that is awake has to say, or what has to be said of it; None of one that died idle."""
+        """What a worker that is awake has to say, or what has to be said of it.
+
+        None of one that died idle, or of two tasks, which stay in `tasks`.
+        """
         try:
             said = self.line.recv() if self.line.poll() else None
         except (EOFError, OSError):
             said = None
         if said is None:
-            said = self._obituary(limit_s)
+            late = self.seconds_left(limit_s) <= 0 and self.process.exitcode is None
+            said = self._obituary(limit_s, late)
+            if len(self.tasks) > 1 and not late:
+                return None
         if isinstance(said, _Identity):
             self.ready = True
             return said
         if not self.ready:
             raise said
-        return (self.tasks.pop(), said) if self.tasks else None
+        self.since = time.monotonic()
+        return (self.tasks.pop(0), said) if self.tasks else None
 
-    def _obituary(self, limit_s: float) -> CascadeError:
-        late = self.seconds_left(limit_s) <= 0 and self.process.exitcode is None
+    def _obituary(self, limit_s: float, late: bool) -> CascadeError:
         if not late:
             self.process.join(5)
         code = self.process.exitcode
@@ -197,17 +222,40 @@ def _serve(setup: Callable[[], Ready[T, R]], line: Connection, log_level: int, p
         line.send(as_cascade_error(error))
         return
     line.send(_Identity(ready.identity))
+    begun: SimpleQueue[tuple[T, Callable[[], R]] | None] = SimpleQueue()
+    Thread(target=_begin, args=(ready.begin, line, begun), daemon=True).start()
+    while (item := begun.get()) is not None:
+        line.send(_finished(*item))
+        del item  # and with it the memory of a scan that is done
+
+
+def _finished(task: T, finish: Callable[[], R]) -> R | CascadeError:
+    try:
+        return finish()
+    except Exception as error:
+        _LOG.info("%s", task, exc_info=error)
+        told = as_cascade_error(error)
+        return told if told is error else type(told)(f"{task}: {told}")
+
+
+def _begin(
+    begin: Callable[[T], Callable[[], R]], line: Connection, begun: SimpleQueue[tuple[T, Callable[[], R]] | None]
+) -> None:
+    """Begins every task that comes. How far ahead is the parent's business: it sends two at most."""
     while True:
         try:
             task = line.recv()
-        except EOFError:
+        except (EOFError, OSError):
+            begun.put(None)
             return
         try:
-            line.send(ready.work(task))
+            begun.put((task, begin(task)))
         except Exception as error:
-            _LOG.info("%s", task, exc_info=error)
-            told = as_cascade_error(error)
-            line.send(told if told is error else type(told)(f"{task}: {told}"))
+            begun.put((task, partial(_fail, error)))
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
 
 
 def _die_with(parent: int) -> None:

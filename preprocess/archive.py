@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from preprocess.errors import InputError, ResourceError
+from preprocess.fast import inflater
 
 GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
 
@@ -28,7 +29,7 @@ _IMAGES = (".nii", ".nii.gz", ".nrrd", ".mha")
 class GzipPieces:
     """Iterates over the content of a gzip file in pieces of at most 1 MiB, all members, each CRC and length checked.
 
-    Stop iterating to stop reading. Raises zlib.error for a damaged stream and EOFError for one that ends early.
+    Stop iterating to stop reading. Raises InflateError for a damaged stream and EOFError for one that ends early.
     `trailing` is True afterwards when something that is no gzip member followed.
     """
 
@@ -40,7 +41,7 @@ class GzipPieces:
         data = self._file.read(_IN)
         while True:
             # 31: a gzip wrapper whose CRC and length zlib compares.
-            engine = zlib.decompressobj(31)
+            engine = inflater(31)
             while not engine.eof:
                 piece = engine.decompress(data, _OUT)
                 data = engine.unconsumed_tail

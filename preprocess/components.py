@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from preprocess.fast import numbered
 from preprocess.geometry import Box
 
 Mask = NDArray[np.bool_]
@@ -15,27 +16,27 @@ Mask = NDArray[np.bool_]
 
 def components(mask: Mask) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """Numbered 6-connected parts of `mask` (z, y, x) and the voxel count of each number (index 0: background)."""
-    numbered, count = ndimage.label(mask)
-    return numbered, np.bincount(numbered.ravel(), minlength=count + 1)
+    parts, count = numbered(mask)
+    return parts, np.bincount(parts.ravel(), minlength=count + 1)
 
 
 def largest(mask: Mask) -> Mask:
     """Only the largest part of `mask`; of several equally large ones the first in (z, y, x) order."""
-    numbered, sizes = components(mask)
+    parts, sizes = components(mask)
     if len(sizes) < 2:
         return np.zeros_like(mask)
-    return np.asarray(numbered == 1 + int(np.argmax(sizes[1:])))
+    return np.asarray(parts == 1 + int(np.argmax(sizes[1:])))
 
 
 def without_small(mask: Mask, minimum_voxels: float, seeds: Mask | None = None) -> Mask:
     """`mask` without the parts that have fewer than `minimum_voxels` voxels (to a millionth: it may be a quotient), and
     without those that hold no voxel of `seeds`, where these are given."""
-    numbered, sizes = components(mask)
+    parts, sizes = components(mask)
     keep = sizes >= minimum_voxels - 1e-6
     if seeds is not None:
-        keep &= np.bincount(numbered[seeds], minlength=len(sizes)) > 0
+        keep &= np.bincount(parts[seeds], minlength=len(sizes)) > 0
     keep[0] = False
-    return np.asarray(keep[numbered])
+    return np.asarray(keep[parts])
 
 
 def fill_holes(mask: Mask) -> Mask:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from preprocess.archive import DEFLATE_RATIO, GzipPieces, is_whole_zlib, reading_error
 from preprocess.decoded import Decoded, assumed_steps, lattice
 from preprocess.errors import InputError
+from preprocess.fast import InflateError
 from preprocess.geometry import index3, triple
 from preprocess.itk_child import ItkChild, ItkImage
 
@@ -90,11 +90,14 @@ def _check_gzip(path: Path, header: bytes) -> None:
         # The rest of the header's last line, and the empty line that ends it.
         for _ in range(2 + (int(skipped[1]) if skipped else 0)):
             file.readline()
+        message = f"{path} is damaged or truncated; copy it again or convert it to .nii.gz"
         try:
             for _ in GzipPieces(file):
                 pass
-        except (EOFError, zlib.error):
-            raise InputError(f"{path} is damaged or truncated; copy it again or convert it to .nii.gz") from None
+        except EOFError:
+            raise InputError(message) from None
+        except InflateError:
+            raise InputError(message) from None
 
 
 def _check_scalar(path: Path, image: ItkImage, room: int) -> None:

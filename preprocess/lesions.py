@@ -16,6 +16,10 @@ def lesion_table(labels: LabelMap, volume: Volume) -> list[dict[str, Any]]:
 
     The centroid is a world position (x, y, z) in mm, LPS. Both arguments share a grid.
     """
+    liver = Box.around(labels.array)
+    if liver is None:
+        return []
+    labels, volume = labels.cropped(liver), volume.cropped(liver)  # a mask of all of a long scan is hundreds of MB
     box = Box.around(labels.array == TUMOR)
     if box is None:
         return []

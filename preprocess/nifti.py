@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, GzipPieces, reading_error
 from preprocess.decoded import Decoded
 from preprocess.errors import InputError, ResourceError
+from preprocess.fast import InflateError
 from preprocess.nifti_header import GEOMETRY_FIELDS, HEADER_BYTES, NiftiHeader
 
 _PIECE_BYTES = 1 << 20
@@ -107,7 +107,7 @@ def _opened(path: Path) -> Iterator[_Stream]:
                 yield _Stream(path, iter(lambda: file.read(_PIECE_BYTES), b""), room, None)
     except EOFError:
         raise InputError(f"{path} is truncated: its gzip stream ends early; copy the file again") from None
-    except zlib.error as error:
+    except InflateError as error:
         raise InputError(f"{path}: damaged gzip stream ({error}); copy the file again") from None
     except OSError as error:
         raise reading_error(path, error) from error
@@ -194,7 +194,9 @@ def verify_nifti(path: Path, array: NDArray[Any], header: NiftiHeader) -> None:
     except InputError as error:
         raise ResourceError(f"a written mask cannot be read back ({error}); check the disk") from error
     same = all(_bytes(stored.fields[name]) == _bytes(header.fields[name]) for name in GEOMETRY_FIELDS)
-    if not same or not np.array_equal(image.array, array):
+    # Slice by slice: comparing two arrays makes a third.
+    equal = image.array.shape == array.shape and all(map(np.array_equal, image.array, array))
+    if not same or not equal:
         raise ResourceError("a written mask reads back differently; check the disk and the memory")
 
 

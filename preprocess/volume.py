@@ -50,7 +50,8 @@ class LabelMap(_Gridded):
 
     def ml(self, at_least: int) -> float:
         """Volume in mL of the voxels whose class is `at_least` or higher (1: liver with tumour, 2: tumour)."""
-        return float(np.count_nonzero(self.array >= at_least) * self.grid.voxel_ml)
+        # Slice by slice: a mask of all of a long scan is hundreds of MB.
+        return float(sum(int(np.count_nonzero(plane >= at_least)) for plane in self.array) * self.grid.voxel_ml)
 
 
 def content_id(volume: Volume | LabelMap) -> str:

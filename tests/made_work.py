@@ -4,7 +4,9 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Event
 
 from cascade.worker import Ready
 from preprocess.errors import InputError, ModelError
@@ -26,7 +28,28 @@ class Setup:
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.fault == "hang":
             time.sleep(60)
-        return Ready(act, f"model {count}" if self.fault == "replaced" else "model")
+        return Ready(begin, f"model {count}" if self.fault == "replaced" else "model")
+
+
+def begin(task):
+    if task == "segv ahead":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif task == "error ahead":
+        raise InputError("bad file")
+    elif task == "waits for the next":
+        return partial(wait, "next")
+    if task == "next":
+        BEGUN.set()
+    return partial(act, task)
+
+
+#: Set when the task `next` was begun.
+BEGUN = Event()
+
+
+def wait(_):
+    """Says whether `next` is begun while this task is at work."""
+    return "begun" if BEGUN.wait(5) else "not begun"
 
 
 def act(task):

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from cascade.batch import Outputs, expand, report_answers
-from cascade.case import run_case
+from cascade.case import begin_case, run_case
 from cascade.locks import locked
 from cascade.outputs import source_id
 from preprocess.errors import BatchError, CascadeError, InputError, ResourceError
@@ -161,6 +161,40 @@ def test_a_result_of_another_input_or_other_models_is_neither_skipped_nor_replac
     with pytest.raises(InputError, match="another input or other models"):
         run_case(path, runner, outputs)
     assert "ok" in run_case(path, runner, replace(outputs, overwrite=True))
+
+
+def test_a_scan_read_ahead_gives_the_same_result_and_is_not_read_again(tmp_path, monkeypatch):
+    path, runner = written(tmp_path / "c.nii"), fakes.fake_runner()
+    run_case(path, runner, Outputs(tmp_path / "plain"))
+    finish = begin_case(path, runner, Outputs(tmp_path / "ahead"))
+    monkeypatch.setattr("cascade.case.read_scan", None)
+    assert "ok" in finish()
+    masks = [(tmp_path / name / "c" / "segmentation.nii.gz").read_bytes() for name in ("plain", "ahead")]
+    assert masks[0] == masks[1]
+    reports = [report_of(tmp_path / name / "c") for name in ("plain", "ahead")]
+    assert all(set(report.pop("seconds")) >= {"read", "total"} and report.pop("peak_rss_mb") for report in reports)
+    assert reports[0] == reports[1]
+
+
+def test_a_file_that_changes_after_it_was_read_ahead_is_read_again(tmp_path):
+    path, outputs = written(tmp_path / "c.nii"), Outputs(tmp_path / "out")
+    finish = begin_case(path, fakes.fake_runner(), outputs)
+    sitk.WriteImage(image_of(np.full((5, 6, 7), -100, np.int16)), str(path))
+    assert finish().startswith("c: liver not found")
+    assert report_of(tmp_path / "out" / "c")["source"] == source_id(path)
+
+
+def test_what_is_done_is_not_read_ahead_and_what_fails_ahead_fails_at_its_turn(tmp_path, monkeypatch):
+    path, runner, outputs = written(tmp_path / "c.nii"), fakes.fake_runner(), Outputs(tmp_path / "out")
+    missing = begin_case(tmp_path / "none.nii", runner, outputs)
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        missing()
+    with monkeypatch.context() as patch:
+        patch.setattr("cascade.case.read_scan", lambda _: (_ for _ in ()).throw(MemoryError()))
+        short_of_memory = begin_case(path, runner, outputs)
+    assert "ok" in short_of_memory()
+    monkeypatch.setattr("cascade.case.read_scan", lambda _: pytest.fail("read"))
+    assert begin_case(path, runner, outputs)() == "c: done before, skipped"
 
 
 def answered(paths, outputs):

@@ -8,6 +8,7 @@ import torch
 
 from cascade.case import Runner
 from cascade.checkpoint import Model, load_stage_models, save_model
+from cascade.engine import pick_engine
 from cascade.settings import as_table
 from cascade.stages import LIVER
 from cascade.unet import UNet3d
@@ -39,13 +40,13 @@ def folds(tiny_settings, tmp_path):
 
 def test_the_models_of_a_folder_of_folds_are_averaged(folds):
     models = load_stage_models(folds, "liver")
-    runner = Runner.of(models, None, torch.device("cpu"))
+    runner = Runner.of(models, None, pick_engine("cpu"))
     probability = runner.liver.infer(np.zeros((6, 10, 14), np.float32), None)
     np.testing.assert_allclose(probability, 0.75, atol=1e-6)
     assert probability.shape == (1, 6, 10, 14)
     assert runner.trained_on == {"scan 0", "scan 1"}
     assert runner.chosen_on == {"other 0", "other 1"}
-    first = Runner.of(models[:1], None, torch.device("cpu"))
+    first = Runner.of(models[:1], None, pick_engine("cpu"))
     np.testing.assert_allclose(first.liver.infer(np.zeros((6, 10, 14), np.float32), None), 0.5)
     assert first.models == {"liver": models[0].sha256}
     assert runner.models["liver"] not in {model.sha256 for model in models}  # results of one are not those of both

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +19,7 @@ class Pointwise(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.head = SimpleNamespace(out_channels=2)
+        self.regions = 2
         self.seen = []
 
     def forward(self, image):
@@ -171,3 +169,16 @@ def test_the_same_image_gives_the_same_answer():
     before = image.copy()
     np.testing.assert_array_equal(infer(image, None), infer(image, None))
     np.testing.assert_array_equal(image, before)
+
+
+def test_windows_in_batches_give_what_they_give_one_by_one():
+    image = picture(7, 11, 24)
+    where = np.zeros(image.shape, bool)
+    where[:, 2, 3:20] = True
+    one, four = Pointwise(), Pointwise()
+    wanted = as_infer(one, WINDOWS, CPU)(image, where)
+    np.testing.assert_allclose(as_infer(four, WINDOWS, CPU, 4)(image, where), wanted, atol=1e-6)
+    assert {len(seen) for seen in one.seen} == {1}
+    sizes = [len(seen) for seen in four.seen]
+    assert sizes[0] == 4
+    assert sum(sizes) == len(one.seen)  # and the rest in a smaller one

@@ -1,3 +1,8 @@
+import platform
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -26,3 +31,44 @@ def test_bfloat16_only_where_the_processor_computes_it(monkeypatch):
 def test_tuning_the_allocator_never_fails():
     tune_allocator()
     assert torch.ones(1000, 1000).sum().item() == 1e6
+
+
+_FREED = """
+import ctypes, re
+from cascade.machine import tune_allocator
+{tune}
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+piece = libc.malloc(200 << 20)
+libc.memset(piece, 1, 200 << 20)
+libc.free(piece)
+print(int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+def test_a_freed_activation_stays_in_the_process():
+    resident = {}
+    for tune in ("", "tune_allocator()"):
+        code = _FREED.format(tune=tune)
+        resident[tune] = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    assert resident["tune_allocator()"] - resident[""] > 150
+
+
+@pytest.mark.parametrize(
+    ("most", "wanted"),
+    [(2**31, [(-3, 2**30), (-1, 2**31 - 1)]), (2**25, [(-3, 2**25), (-1, 2**31 - 1)]), (0, [])],
+)
+def test_a_limit_that_glibc_refuses_is_not_half_set(monkeypatch, most, wanted):
+    taken = []
+
+    def mallopt(key, value):
+        if key == -3 and value.value > most:
+            return 0
+        taken.append((key, value.value))
+        return 1
+
+    monkeypatch.setattr("cascade.machine.ctypes.CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    tune_allocator()
+    assert taken == wanted

@@ -51,13 +51,41 @@ def test_every_task_is_answered_in_order_whatever_becomes_of_it(ask):
         found["bug"]
     )
     assert str(found["disk"]) == "disk: /full/x: No space left on device; check disk and permissions"
-    assert len(list(ask.marks.iterdir())) == 4  # the one that began, and one for each that died
+    # the one that began, and two for each that died: the first had begun another task and was not blamed yet
+    assert len(list(ask.marks.iterdir())) == 7
 
 
 def test_a_task_that_hangs_is_given_up_and_the_others_are_done(ask):
     found = dict(ask("hang", "b", limit_s=3.0))
     assert "hang: took longer than 0.05 minutes" in str(found["hang"])
     assert found["b"] == "b done"
+
+
+def test_the_next_task_is_begun_beside_the_one_at_work(ask):
+    assert ask("waits for the next", "next") == [("waits for the next", "begun"), ("next", "next done")]
+
+
+def test_no_more_than_one_task_is_begun_ahead(ask):
+    assert ask("waits for the next", "a", "next")[0] == ("waits for the next", "not begun")
+
+
+def test_a_task_that_kills_its_worker_before_its_turn_costs_no_other(ask):
+    found = dict(ask("a", "slow", "segv ahead", "b"))
+    assert list(found) == ["a", "slow", "segv ahead", "b"]
+    assert str(found.pop("segv ahead")).startswith("segv ahead: its process died (SIGSEGV)")
+    assert set(found.values()) == {"a done", "slow done", "b done"}
+
+
+def test_an_error_ahead_is_the_answer_to_its_own_task(ask):
+    found = dict(ask("a", "error ahead", "b"))
+    assert isinstance(found["error ahead"], InputError)
+    assert (found["a"], found["b"]) == ("a done", "b done")
+
+
+def test_a_task_behind_one_that_hangs_is_done(ask):
+    found = dict(ask("a", "hang", "b", "c", limit_s=3.0))
+    assert "took longer than" in str(found["hang"])
+    assert [found[task] for task in "abc"] == ["a done", "b done", "c done"]
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,11 @@ def changed(content, at):
 
 
 def test_row_03_crc_wrong(tmp_path):
-    refused(tmp_path, changed(gzip.compress(nifti()), -8), "incorrect data check")
+    refused(tmp_path, changed(gzip.compress(nifti()), -8), "(incorrect data check|Incorrect checksum)")
 
 
 def test_row_04_isize_wrong(tmp_path):
-    refused(tmp_path, changed(gzip.compress(nifti()), -4), "incorrect length check")
+    refused(tmp_path, changed(gzip.compress(nifti()), -4), "(incorrect length check|Incorrect checksum)")
 
 
 @pytest.mark.parametrize("array", [HU, NOISE])

@@ -534,6 +534,19 @@ def test_row_107_prediction_halves_its_windows_once_with_a_warning(monkeypatch):
         infer(image, None)
 
 
+def test_row_107_prediction_first_takes_half_as_many_windows_at_once_which_changes_nothing(monkeypatch):
+    torch.manual_seed(0)
+    network, image = UNet3d((2, 4), 1), np.linspace(-1, 1, 8 * 8 * 32, dtype=np.float32).reshape(8, 8, 32)
+    infer = as_infer(network, Window((8, 8, 8), 0.5, 0), torch.device("cpu"), 4)
+    wanted = infer(image, None)
+    with out_of_memory_above(monkeypatch, UNet3d, "forward", 2 * 8**3), heard() as said:
+        np.testing.assert_allclose(infer(image, None), wanted, atol=1e-5)
+    assert said == ["cpu: out of memory: windows in batches of 2 instead of 4"]
+    with out_of_memory_above(monkeypatch, UNet3d, "forward", 4**3), heard() as said:
+        infer(image, None)
+    assert [line.split(": ")[2][:10] for line in said] == ["windows in", "windows of"]
+
+
 def test_row_108_a_limit_of_memory_is_exit_5_and_one_line(data, tmp_path):
     code = f"""
 import resource, sys
