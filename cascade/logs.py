@@ -111,6 +111,21 @@ class RunLog:
             self._board = None
 
 
+class NoLog(RunLog):
+    """Writes nothing: for a process that leaves that to another."""
+
+    def __init__(self) -> None:
+        self._rows, self._losses, self._board = 0, [], None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def _write(self, step: int, values: dict[str, Any]) -> None:
+        pass
+
+
 def contours(picture: Picture) -> NDArray[np.uint8]:
     """The slice as RGB (y, x, 3) with the contours of the true (green) and the predicted (red) classes."""
     grey = ((picture.image.clip(-1, 1) + 1) * 127.5).astype(np.uint8)

@@ -39,7 +39,7 @@ class Counts:
     @staticmethod
     def of(sums: Tensor, smooth: float) -> Counts:
         """Counts from the sums of `region_sums`."""
-        _, known, hit, claimed, wanted = sums
+        _, known, hit, claimed, wanted = sums.unbind()
         return Counts(hit, wanted - hit, claimed - hit, known - wanted - claimed + hit, smooth)
 
     def ratio(self, false: float, missed: float) -> Tensor:
@@ -137,14 +137,14 @@ def region_sums(logits: Tensor, target: Tensor, trust: Tensor, settings: Loss) -
 
 
 def region_loss(sums: Tensor, settings: Loss) -> Tensor:
-    """The loss `settings.name` from `region_sums`, a scalar: a mean over the regions for its voxels' part, a sum for that
-    of the counts.
+    """The loss `settings.name` from `region_sums`, a scalar: a mean over the regions of its voxels' part, and a sum of
+    that of the counts.
 
     A ratio is left out for a region that the batch does not hold, where it has no useful gradient; a loss without a
     voxels' part takes the share of false voxels instead. Finite for every batch, also for one that is trusted nowhere.
     """
     by_voxel, by_count = _named(settings.name)
-    cost, known, _, _, wanted = sums
+    cost, known, _, _, wanted = sums.unbind()
     known = known.clamp(min=1)
     total = (cost / known).mean()
     if by_count:

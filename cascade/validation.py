@@ -47,6 +47,14 @@ class Validation:
         return [dict(row) for row in self.cases.values()]
 
     @classmethod
+    def joined(cls, parts: Sequence[Validation], names: Sequence[str]) -> Self:
+        """The cases `names`, in this order, from `parts` that hold some of them each."""
+        rows = {name: row for part in parts for name, row in part.cases.items()}
+        pictures = [part.picture for part in parts if part.picture is not None]
+        best = max(pictures, key=lambda picture: bool((picture.truth == 2).any()), default=None)
+        return cls({name: rows[name] for name in names}, best)
+
+    @classmethod
     def from_table(cls, rows: Sequence[Mapping[str, float | None]]) -> Self:
         """The inverse of `table`, with numbers for names."""
         return cls({str(number): row for number, row in enumerate(rows)})

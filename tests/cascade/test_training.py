@@ -9,6 +9,7 @@ import torch
 from cascade import training
 from cascade.checkpoint import load_model
 from cascade.interrupts import Interrupted
+from cascade.ranks import Ranks
 from cascade.settings import Optimizer
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors
@@ -29,7 +30,7 @@ def job_for(stage, prepared, tiny_settings, folder, **changes):
         train=dataset.cases[:1],
         held_out=dataset.cases[1:],
         folder=folder,
-        device=torch.device("cpu"),
+        ranks=Ranks(torch.device("cpu")),
     )
     folder.mkdir(exist_ok=True)
     return replace(job, **changes)
