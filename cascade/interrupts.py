@@ -25,10 +25,11 @@ class StopNow(BaseException):
 
 
 class StopSignals:
-    """A context in which SIGINT and SIGTERM only set `signal`, and a second one raises KeyboardInterrupt.
+    """A context in which SIGINT and SIGTERM only set `signal`; SIGINT as a second one raises KeyboardInterrupt.
 
-    Outside the main thread it does nothing. `agree` gives the largest of the numbers that several processes call it
-    with (see `Ranks.largest`): of those that work together all stop when one is told to.
+    A second SIGTERM is no impatience: a scheduler and torchrun may each send one. Outside the main thread nothing is
+    done. `agree` gives the largest of the numbers that several processes call it with (see `Ranks.largest`): of those
+    that work together all stop when one is told to.
     """
 
     def __init__(self, agree: Callable[[float], float] = float) -> None:
@@ -50,7 +51,9 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.signal = number
         if self._at_once:
             raise StopNow

@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 #: Seconds: for all processes to start; between two signs of life; without one until a process counts as gone; for the
 #: main thread to end by itself when one is. The last three together are less than a minute.
-JOIN_S, PULSE_S, LIMIT_S, GRACE_S = 300.0, 5.0, 35.0, 10.0
+JOIN_S, PULSE_S, LIMIT_S, GRACE_S = 300.0, 5.0, 25.0, 20.0
 #: How long one waits for another while all are alive: a look at held-out cases may take hours, so in effect for ever.
 _PATIENCE = timedelta(days=30)
 

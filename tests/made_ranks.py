@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from cascade import ranks, training
-ranks.PULSE_S, ranks.LIMIT_S, ranks.GRACE_S = 0.2, 3.0, 2.0
+ranks.PULSE_S, ranks.LIMIT_S, ranks.GRACE_S = 0.2, 6.0, 5.0
 training.autocast_dtype = lambda device: None
 rank = int(os.environ["RANK"])
 """
@@ -26,18 +26,13 @@ def started(code, *arguments, world=2):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(world),
-        "TORCHELASTIC_RUN_ID": "x",
-    }
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}", "WORLD_SIZE": f"{world}"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [
         subprocess.Popen(
             [sys.executable, "-c", BEGIN + code, *map(str, arguments)],
             cwd=ROOT,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**os.environ, **common, "TORCHELASTIC_RUN_ID": "x", "RANK": str(rank), "LOCAL_RANK": str(rank)},
             **pipes,
         )
         for rank in range(world)
