@@ -16,7 +16,6 @@ from cascade.tensorfile import read_tensors
 from cascade.training import train
 from cascade.training_state import RESUME
 from preprocess.errors import UsageError
-from preprocess.prepared import load_dataset
 from tests.made_ranks import ROOT, ended, started
 from tests.made_training import TINY, dataset_at, job_at
 
@@ -219,10 +218,8 @@ def test_a_sigterm_to_one_ends_all_and_one_alone_can_go_on(data, tmp_path, exact
     assert all(err.count("state saved at step 3; go on with --resume") == 1 for *_, err in ends)
     assert ends[1][1] == ""  # only the first talks
     assert read_tensors(tmp_path / "run" / RESUME).header["step"] == 3
-    cases = load_dataset(data).cases
-    split = {"train": [c for c in cases if c.patient == "p1"], "held_out": [c for c in cases if c.patient == "p0"]}
-    losses, _, _ = alone(tmp_path / "run", data, "training.steps=6", resume=True, **split)
-    whole, _, _ = alone(tmp_path / "whole", data, "training.steps=6", **split)
+    losses, _, _ = alone(tmp_path / "run", data, "training.steps=6", resume=True)
+    whole, _, _ = alone(tmp_path / "whole", data, "training.steps=6")
     assert losses == pytest.approx(whole[3:], abs=1e-4)
 
 
@@ -262,9 +259,3 @@ def test_torchrun_trains_all_folds_and_resumes_them(data, tmp_path):
     assert sorted(row["case"] for row in table["held_out"]) == ["a", "b", "c"]
     for k in range(2):
         assert read_tensors(run / f"fold-{k}" / RESUME).header["step"] == 6
-
-
-def test_a_batch_that_cannot_be_shared_says_so(data, tmp_path):
-    ends = ended(started(ONE_TRAINING, "SIGTERM", *command(data, tmp_path / "run", "--set", "sampling.batch=3")))
-    assert [code for code, *_ in ends] == [2, 2]
-    assert all("sampling.batch = 3 cannot be shared by 2 processes" in err for *_, err in ends)
