@@ -1,7 +1,8 @@
 """Training batches as a pure function of the step, made ahead of time in one background thread.
 
-Since batch number `step` depends on nothing but the seed and the step, a resumed run sees exactly what an uninterrupted
-one would have seen, and no random state has to be stored.
+Since a patch depends on nothing but the seed, the step and its number in the batch, a resumed run sees exactly what an
+uninterrupted one would have seen, no random state has to be stored, and of processes that share a batch each makes its
+own patches only.
 """
 
 from __future__ import annotations
@@ -58,16 +59,23 @@ class Sampler:
 
     A patient is drawn first, then one of the patient's cases, then a pool by its share, then a centre: neither a large
     scan nor a large tumour drowns the others. A pool that the case lacks is replaced by another that it has.
-    `at` is the case that the last patch is of, to name it in an error.
+    `part` says which patches of each batch are made here. `at` is the case that the last patch is of, to name it in an
+    error.
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], stage: Stage, settings: Settings, preparation: Preparation
+        self,
+        cases: Sequence[PreparedCase],
+        stage: Stage,
+        settings: Settings,
+        preparation: Preparation,
+        part: slice = slice(None),
     ) -> None:
         unknown = set(settings.sampling.shares) - set(stage.pools)
         if unknown:
             raise UsageError(f"sampling.shares: unknown {', '.join(sorted(unknown))}; known: {', '.join(stage.pools)}")
         self.at = ""
+        self._numbers = range(settings.sampling.batch)[part]
         self._settings, self._preparation = settings, preparation
         self._regions = len(stage.regions)
         self._sources = {case.name: _load(case, stage) for case in cases}
@@ -80,9 +88,9 @@ class Sampler:
         self._of_patient = _shares([np.mean([weight[name] for name in names]) for names in self._patients.values()])
 
     def batch(self, step: int) -> Batch:
-        """Batch number `step`."""
-        rng = np.random.default_rng([self._settings.training.seed, step])
-        patches = [self._patch(rng) for _ in range(self._settings.sampling.batch)]
+        """Batch number `step`, or the part of it that is made here."""
+        seed = self._settings.training.seed
+        patches = [self._patch(np.random.default_rng([seed, step, number])) for number in self._numbers]
         image, target, trust = (torch.stack(part) for part in zip(*patches, strict=True))
         return Batch(image[:, None], target, trust)
 

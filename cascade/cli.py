@@ -198,6 +198,8 @@ def train_liver(**options: Any) -> None:
     \b
     Example:
       cascade train-liver data -o liver --minutes 30 --set training.seed=2
+    On two GPUs (docs/distributed.md):
+      torchrun --nproc-per-node 2 -m cascade train-liver data -o liver
     """
     from cascade.commands import train
 
@@ -215,6 +217,8 @@ def train_tumor(**options: Any) -> None:
     \b
     Example:
       cascade train-tumor data -o tumor --minutes 30 --fold 1/5
+    On two GPUs (docs/distributed.md):
+      torchrun --nproc-per-node 2 -m cascade train-tumor data -o tumor
     """
     from cascade.commands import train
 

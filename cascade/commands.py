@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from cascade.machine import pick_device, tune_allocator
+from cascade.machine import tune_allocator
 from preprocess.errors import InputError, UsageError
 from preprocess.files import check_writable, write_bytes, write_json, write_text
 from preprocess.text import printable
@@ -79,24 +79,42 @@ def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: 
 
 
 def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
-    """`cascade train-liver` and `cascade train-tumor`: one training, or one after the other those of `folds` folds."""
+    """`cascade train-liver` and `cascade train-tumor`: one training, or one after the other those of `folds` folds.
+
+    Of processes that train together (see `cascade.ranks`) the first alone writes and says something.
+    """
+    from cascade.ranks import joined
+
     count = options.pop("folds")
     if count and options["fold"]:
         raise UsageError("--fold and --folds exclude each other: one fold, or all of them")
-    if not count:
-        _train_one(stage_name, data, run, **options)
-        return
+    with joined(options.pop("device")) as ranks:
+        ranks.require_alike({"--folds": count})
+        if count:
+            _train_folds(stage_name, data, run, count, ranks, **options)
+        else:
+            _train_one(stage_name, data, run, ranks, **options)
+
+
+def _train_folds(stage_name: str, data: Path, run: Path, count: int, ranks: Any, **options: Any) -> None:
     from cascade.training_state import RESUME
     from preprocess.prepared import load_dataset
 
     count = min(count, len({case.patient for case in load_dataset(data).cases}))
-    rows, warnings = [], []
     for k in range(count):
         part = run / f"fold-{k}"
-        again = options["resume"] and (part / RESUME).exists()
+        again = ranks.from_first(lambda state=part / RESUME: options["resume"] and state.exists())
         begin = None if again else options["init"]
-        _train_one(stage_name, data, part, **{**options, "fold": f"{k}/{count}", "resume": again, "init": begin})
-        table = json.loads((part / "report.json").read_text("utf-8"))
+        one = {**options, "fold": f"{k}/{count}", "resume": again, "init": begin}
+        _train_one(stage_name, data, part, ranks, **one)
+    if ranks.first:
+        _report_folds(stage_name, run, count)
+
+
+def _report_folds(stage_name: str, run: Path, count: int) -> None:
+    rows, warnings = [], []
+    for k in range(count):
+        table = json.loads((run / f"fold-{k}" / "report.json").read_text("utf-8"))
         rows += table["held_out"]
         warnings += [f"fold {k}: {warning}" for warning in table["warnings"]]
     scores = _write_report(run, stage_name, rows, warnings)
@@ -106,7 +124,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     _say(f"best models: {run}, for cascade run --{stage_name} and cascade tune; out of fold: {scores}")
 
 
-def _train_one(stage_name: str, data: Path, run: Path, **options: Any) -> None:
+def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: Any) -> None:
     from cascade.checkpoint import load_model
     from cascade.locks import locked
     from cascade.settings import load_settings
@@ -124,8 +142,8 @@ def _train_one(stage_name: str, data: Path, run: Path, **options: Any) -> None:
         raise UsageError("--init and --resume exclude each other: a run that is resumed remembers what it began from")
     dataset = load_dataset(data)
     training, held_out = split_by_fold(dataset.cases, options["fold"] or "0/5")
-    with locked(run):
-        if not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):
+    with locked(run) if ranks.first else nullcontext():
+        if ranks.first and not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):
             raise UsageError(f"{run}: holds a run already; use --resume to go on with it or another -o")
         job = Job(
             stage=STAGES[stage_name],
@@ -134,12 +152,16 @@ def _train_one(stage_name: str, data: Path, run: Path, **options: Any) -> None:
             train=training,
             held_out=held_out,
             folder=run,
-            device=pick_device(options["device"]),
+            ranks=ranks,
             minutes=options["minutes"],
             resume=options["resume"],
             init=load_model(options["init"], STAGES[stage_name]) if options["init"] else None,
         )
-        click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {job.device}")
+        if not ranks.first:
+            work(job, lambda *_: None)
+            return
+        on = f"{ranks.device}" + (f" and {ranks.world - 1} more" if ranks.world > 1 else "")
+        click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {on}")
         with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
             outcome = work(job, _shower(bar))
         _write_stage_report(run, stage_name, outcome, held_out)
@@ -283,9 +305,10 @@ def report(source: Path, output: Path, **options: Any) -> None:
 
 def tune(source: Path, output: Path, liver: Sequence[Path], tumor: Sequence[Path], device: str) -> None:
     """`cascade tune`."""
+    from cascade.engine import pick_engine
     from cascade.tune import tune as work
 
-    work(source, output, (liver, tumor), pick_device(device), _say)
+    work(source, output, (liver, tumor), pick_engine(device), _say)
 
 
 def models() -> None:

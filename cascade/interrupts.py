@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+_T = TypeVar("_T")
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
@@ -23,13 +25,16 @@ class StopNow(BaseException):
 
 
 class StopSignals:
-    """A context in which SIGINT and SIGTERM only set `signal`, and a second one raises KeyboardInterrupt.
+    """A context in which SIGINT and SIGTERM only set `signal`; SIGINT as a second one raises KeyboardInterrupt.
 
-    Outside the main thread it does nothing.
+    A second SIGTERM is no impatience: a scheduler and torchrun may each send one. Outside the main thread nothing is
+    done. `agree` gives the largest of the numbers that several processes call it with (see `Ranks.largest`): of those
+    that work together all stop when one is told to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, agree: Callable[[float], float] = float) -> None:
         self.signal: int | None = None
+        self._agree, self._agreed = agree, 0
         self._before: dict[int, Any] = {}
         self._at_once = False
 
@@ -46,7 +51,9 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.signal = number
         if self._at_once:
             raise StopNow
@@ -62,10 +69,20 @@ class StopSignals:
         finally:
             self._at_once = False
 
-    def raise_if_set(self, message: str) -> None:
-        """Raise Interrupted with `message` when a signal came."""
-        if self.signal is not None:
-            raise Interrupted(message, self.signal)
+    def together(self, work: Callable[[], _T]) -> _T:
+        """`work()`, cut off by a signal as in `at_once`. StopNow when one came, to this process or to another."""
+        with suppress(StopNow), self.at_once():
+            result = work()
+        # Not kept in `signal`: the same one may be on its way to this process too, and is not to be taken for a second.
+        self._agreed = int(self._agree(self.signal or 0))
+        if self._agreed:
+            raise StopNow
+        return result
+
+    def raise_if_agreed(self, message: str) -> None:
+        """Raise Interrupted with `message` when a signal ended `together`."""
+        if self._agreed:
+            raise Interrupted(message, self._agreed)
 
 
 @contextmanager

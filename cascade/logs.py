@@ -127,6 +127,21 @@ class RunLog:
             self._board = None
 
 
+class NoLog(RunLog):
+    """Writes nothing: for a process that leaves that to another."""
+
+    def __init__(self) -> None:
+        self._rows, self._losses, self._seconds, self._board = 0, [], {}, None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def _write(self, step: int, values: dict[str, Any]) -> None:
+        pass
+
+
 def lesion_counts(result: Validation) -> dict[str, float]:
     """Numbers for the log by size class, such as `lesions_found_<10mm` of `lesions_all_<10mm`, and the false ones."""
     counts = result.found()

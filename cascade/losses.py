@@ -1,7 +1,8 @@
 """What training lowers: a cross entropy, an overlap, or both, over nested regions that are not trusted everywhere.
 
-`region_loss` is chosen by name (`LOSSES`). All are sums over the trusted voxels of a batch, so false voxels of a patch
-without the region count against the patches that hold it.
+The loss is chosen by name (`LOSSES`). It is made of sums over the trusted voxels of a batch, so false voxels of a patch
+without the region count against the patches that hold it. The sums come first (`deep_sums`) and the loss is a function
+of them (`deep_loss`): of processes that share a batch each sums its own patches, and all have the loss of the whole.
 """
 
 from __future__ import annotations
@@ -36,10 +37,9 @@ class Counts:
     smooth: float
 
     @staticmethod
-    def of(probability: Tensor, target: Tensor, trust: Tensor, smooth: float) -> Counts:
-        """Counts over the trusted voxels; all are (n, regions, z, y, x)."""
-        hit, claimed = (probability * target * trust).sum(_POOLED), (probability * trust).sum(_POOLED)
-        wanted, known = (target * trust).sum(_POOLED), trust.sum(_POOLED)
+    def of(sums: Tensor, smooth: float) -> Counts:
+        """Counts from the sums of `region_sums`."""
+        _, known, hit, claimed, wanted = sums.unbind()
         return Counts(hit, wanted - hit, claimed - hit, known - wanted - claimed + hit, smooth)
 
     def ratio(self, false: float, missed: float) -> Tensor:
@@ -110,41 +110,67 @@ LOSSES: Mapping[str, tuple[Callable[..., Tensor] | None, Callable[[Counts], Tens
 }
 
 
-def region_loss(logits: Tensor, target: Tensor, trust: Tensor, settings: Loss) -> Tensor:
-    """The loss `settings.name`, a scalar: a mean over the regions for its voxels' part, a sum for that of the counts.
+def _named(name: str) -> tuple[Callable[..., Tensor] | None, Callable[[Counts], Tensor] | None]:
+    if name not in LOSSES:
+        raise UsageError(f"loss.name = {name!r} is unknown; known: {', '.join(LOSSES)}")
+    return LOSSES[name]
 
-    `logits`, `target` (0/1) and `trust` are (n, regions, z, y, x); `trust` is 1 where the label of that region is known
-    and 0 where it is not (the liver of a case whose tumours nobody drew). A ratio is left out for a region that the
-    batch does not hold, where it has no useful gradient; a loss without a voxels' part takes the share of false voxels
-    instead. Finite for every batch, also for one that is trusted nowhere. Raises UsageError for an unknown name.
+
+def region_sums(logits: Tensor, target: Tensor, trust: Tensor, settings: Loss) -> Tensor:
+    """What the loss of a batch is made of, added up over its trusted voxels: (5, regions).
+
+    They are the voxels' part of the loss, the voxels, and those of the region both in prediction and truth, in the
+    prediction, and in the truth. `logits`, `target` (0/1) and `trust` are (n, regions, z, y, x); `trust` is 1 where the
+    label of that region is known and 0 where it is not (the liver of a case whose tumours nobody drew). Raises
+    UsageError for an unknown loss.
     """
-    if settings.name not in LOSSES:
-        raise UsageError(f"loss.name = {settings.name!r} is unknown; known: {', '.join(LOSSES)}")
-    by_voxel, by_count = LOSSES[settings.name]
+    by_voxel, _ = _named(settings.name)
     logits = logits.float()
-    counts = Counts.of(torch.sigmoid(logits), target, trust, settings.smooth_voxels)
-    known = trust.sum(_POOLED)
-    total = logits.sum() * 0  # keeps the graph where nothing else does
+    claimed, known = torch.sigmoid(logits) * trust, trust.sum(_POOLED)
+    cost = logits.sum(_POOLED) * 0  # keeps the graph where nothing else does
     if by_voxel:
         weight = settings.rarity_weight ** torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1, 1)
-        total = total + ((by_voxel(logits, target, weight) * trust).sum(_POOLED) / known.clamp(min=1)).mean()
+        cost = cost + (by_voxel(logits, target, weight) * trust).sum(_POOLED)
+    return torch.stack(
+        [cost, known, (claimed * target).sum(_POOLED), claimed.sum(_POOLED), (target * trust).sum(_POOLED)]
+    )
+
+
+def region_loss(sums: Tensor, settings: Loss) -> Tensor:
+    """The loss `settings.name` from `region_sums`, a scalar: a mean over the regions of its voxels' part, and a sum of
+    that of the counts.
+
+    A ratio is left out for a region that the batch does not hold, where it has no useful gradient; a loss without a
+    voxels' part takes the share of false voxels instead. Finite for every batch, also for one that is trusted nowhere.
+    """
+    by_voxel, by_count = _named(settings.name)
+    cost, known, _, _, wanted = sums.unbind()
+    known = known.clamp(min=1)
+    total = (cost / known).mean()
     if by_count:
-        absent = torch.zeros_like(known) if by_voxel else counts.false / known.clamp(min=1)
-        present = (target * trust).sum(_POOLED) > 0
-        total = total + torch.where(present, by_count(counts), absent).sum()
+        counts = Counts.of(sums, settings.smooth_voxels)
+        absent = torch.zeros_like(known) if by_voxel else counts.false / known
+        total = total + torch.where(wanted > 0, by_count(counts), absent).sum()
     return total
 
 
-def deep_loss(outputs: Sequence[Tensor], target: Tensor, trust: Tensor, settings: Loss) -> Tensor:
-    """`region_loss` at every resolution of `outputs`, finest first, each halved in size and in weight; the weights add
-    up to 1 (Lee et al., Deeply-Supervised Nets, AISTATS 2015).
+def deep_sums(outputs: Sequence[Tensor], target: Tensor, trust: Tensor, settings: Loss) -> Tensor:
+    """`region_sums` at every resolution of `outputs`, finest first, each halved in size: (levels, 5, regions).
 
     A coarse voxel's target is the share of its voxels in the region, and it is trusted where all of them are.
     """
-    total, weights = torch.zeros((), device=target.device), 0.0
+    levels = []
     for level, logits in enumerate(outputs):
         if level:
             target, trust = F.avg_pool3d(target, 2), (F.avg_pool3d(trust, 2) == 1).float()
-        total = total + region_loss(logits, target, trust, settings) * 0.5**level
-        weights += 0.5**level
-    return total / weights
+        levels.append(region_sums(logits, target, trust, settings))
+    return torch.stack(levels)
+
+
+def deep_loss(sums: Tensor, settings: Loss) -> Tensor:
+    """The mean of `region_loss` over the levels of `deep_sums`, each of half the weight of the one before (Lee et al.,
+    Deeply-Supervised Nets, AISTATS 2015).
+    """
+    weights = [0.5**level for level in range(len(sums))]
+    losses = [region_loss(level, settings) * weight for level, weight in zip(sums, weights, strict=True)]
+    return torch.stack(losses).sum() / sum(weights)

@@ -38,17 +38,22 @@ def tune_allocator() -> None:
             mallopt(_M_TRIM_THRESHOLD, ctypes.c_int(2**31 - 1))
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, place: int | None = None) -> torch.device:
     """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
-    `auto` takes the GPU when there is one. Raises ResourceError when a GPU is asked for and there is none.
+    `auto` takes the GPU when there is one; of processes that share a machine the one at `place` takes the GPU of that
+    number. Raises ResourceError when a GPU is asked for and there is none.
     """
     import torch
 
     if name == OPENVINO:
         raise UsageError(f"--device {name}: computes predictions, it cannot train; use auto, cpu, cuda or cuda:N")
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and place is not None and (count := torch.cuda.device_count()):
+        if place >= count:
+            raise ResourceError(f"--device cuda: {count} GPUs for more processes: use --nproc-per-node {count}")
+        name = f"cuda:{place}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -3,6 +3,9 @@
 Reads top to bottom: look at held-out cases when due, save the state, stop, step, log. Batch and learning rate depend
 on nothing but the step (or, under a time limit, the share of it that is over), so a run that was stopped or killed
 anywhere and resumed under a step limit gives the same weights as one that was not, bit for bit on a CPU.
+
+Several processes may train one network (`job.ranks`): all run this loop, each with its own patches of every batch and
+its own of the held-out cases, and agree on what decides where the loop goes: loss, gradients, scores, clock, signals.
 """
 
 from __future__ import annotations
@@ -13,18 +16,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from cascade import __version__
 from cascade.batches import Batch, Sampler, ahead
 from cascade.checkpoint import load_model, save_model
 from cascade.inference import as_infer
 from cascade.interrupts import StopNow, StopSignals
-from cascade.logs import RunLog
-from cascade.losses import deep_loss
+from cascade.logs import NoLog, RunLog
+from cascade.losses import deep_loss, deep_sums
 from cascade.machine import autocast_dtype
-from cascade.settings import Optimizer
+from cascade.settings import Optimizer, as_table
 from cascade.training_state import BEST, LAST, Job, State, fresh_state, model_of, resumed_state, save_state
 from cascade.validation import Validation, validate
 from preprocess.errors import ModelError, ResourceError
@@ -55,45 +60,66 @@ def train(job: Job, show: Show) -> Outcome:
     Raises ModelError when the loss stays non-finite or the state to resume does not fit, ResourceError when disk or
     memory do not suffice, and Interrupted on SIGINT or SIGTERM after saving the state.
     """
+    ranks = job.ranks
+    ranks.require_shares(job.settings.sampling.batch)
+    ranks.require_alike(_given(job))
     torch.manual_seed(job.settings.training.seed)
-    state = resumed_state(job) if job.resume else fresh_state(job)
+    state = ranks.from_first(lambda: _begun(job))
     for warning in state.warnings:
         _LOG.warning("%s", warning)
-    if not job.resume:
-        save_state(job, state)  # a run can be resumed from its first moment, and a full disk is found before the work
-    with StopSignals() as stop, RunLog(job.folder, state.logged, state.step) as log:
+    new_log = RunLog(job.folder, state.logged, state.step) if ranks.first else NoLog()
+    with StopSignals(ranks.largest) as stop, new_log as log:
         try:
-            with stop.at_once():
-                sampler = Sampler(job.train, job.stage, job.settings, job.preparation)
+            sampler = stop.together(lambda: Sampler(job.train, job.stage, job.settings, job.preparation, ranks.part))
             with closing(ahead(sampler.batch, state.step, lambda: sampler.at)) as batches:
                 _loop(job, state, batches, log, stop, show)
-            with stop.at_once():
-                last = _last_look(job, state) if job.held_out else None
+            last = _last_look(job, state, stop) if job.held_out else None
         except StopNow:
-            _save(job, state)
-            stop.raise_if_set(f"{job.folder}: state saved at step {state.step}; go on with --resume")
+            ranks.from_first(lambda: _save(job, state))  # nobody ends before that is done
+            stop.raise_if_agreed(f"{job.folder}: state saved at step {state.step}; go on with --resume")
             raise
-        return _finish(job, state, last)
+        return ranks.from_first(lambda: _finish(job, state, last))
+
+
+def _given(job: Job) -> dict[str, object]:
+    """What decides about a training, by the name that a user knows it by."""
+    contents = [[case.survey.content for case in cases] for cases in (job.train, job.held_out)]
+    return {
+        "version of cascade": __version__,
+        "settings": as_table(job.settings),
+        "DATA": (job.stage.name, job.preparation, contents),
+        "--minutes": job.minutes,
+        "--resume": job.resume,
+        "--init": job.init and job.init.sha256,
+    }
+
+
+def _begun(job: Job) -> State:
+    if job.resume:
+        return resumed_state(job)
+    state = fresh_state(job)
+    save_state(job, state)  # a run can be resumed from its first moment, and a full disk is found before the work
+    return state
 
 
 def _loop(job: Job, state: State, batches: Iterator[Batch], log: RunLog, stop: StopSignals, show: Show) -> None:
-    """Steps until the limit. A signal raises StopNow, always between two steps."""
+    """Steps until the limit. A signal raises StopNow, in all processes and always between two steps."""
     saved = started = time.monotonic()
     before = state.elapsed_s
     while True:
         if state.look_due:
             _look(job, state, log, stop)
         share = _share(job, state)
-        if share >= 1 or time.monotonic() - saved > SAVE_EVERY_S:
+        if job.ranks.first and (share >= 1 or time.monotonic() - saved > SAVE_EVERY_S):
             _save(job, state)
             saved = time.monotonic()
         if share >= 1:
             return
-        with stop.at_once(), log.timed("wait"):
-            batch = next(batches)
+        with log.timed("wait"):
+            batch = stop.together(lambda: next(batches))
         with log.timed("compute"):
             loss = _step(state, batch, job, share)
-        state.elapsed_s = before + time.monotonic() - started
+        state.elapsed_s = job.ranks.largest(before + time.monotonic() - started)
         looks = job.settings.training.validations
         state.look_due = bool(job.held_out) and int(_share(job, state) * looks) > int(share * looks)
         log.step(state.step, loss=loss, learning_rate=_rate(job, state, share))
@@ -163,18 +189,26 @@ def _gradients(state: State, batch: Batch, job: Job) -> float:
 
 
 def _accumulated(state: State, batch: Batch, job: Job) -> float:
+    """The loss of the whole batch, this process's patches in `state.parts` parts, and the gradients of all of them."""
     state.optimizer.zero_grad()
-    dtype = autocast_dtype(job.device)
     total = 0.0
     parts = zip(*(tensor.chunk(state.parts) for tensor in (batch.image, batch.target, batch.trust)), strict=True)
     for image, target, trust in parts:
         share = len(image) / len(batch.image)
-        with torch.autocast(job.device.type, dtype, enabled=dtype is not None):
-            outputs = state.network.outputs(image.to(job.device))
-        loss: Tensor = deep_loss(outputs, target.to(job.device), trust.to(job.device), job.settings.loss) * share
-        loss.backward()  # type: ignore[no-untyped-call]
+        sums = job.ranks.together(partial(_sums, state, Batch(image, target, trust), job))
+        loss: Tensor = deep_loss(job.ranks.total(sums), job.settings.loss) * share
+        job.ranks.together(loss.backward)
         total += loss.item()
+    job.ranks.add_up([weight.grad for weight in state.network.parameters() if weight.grad is not None])
     return total
+
+
+def _sums(state: State, batch: Batch, job: Job) -> Tensor:
+    dtype = autocast_dtype(job.device)
+    image, target, trust = (tensor.to(job.device) for tensor in (batch.image, batch.target, batch.trust))
+    with torch.autocast(job.device.type, dtype, enabled=dtype is not None):
+        outputs = state.network.outputs(image)
+    return deep_sums(outputs, target, trust, job.settings.loss)
 
 
 def _move_average(state: State, decay: float) -> None:
@@ -187,25 +221,26 @@ def _move_average(state: State, decay: float) -> None:
 
 def _look(job: Job, state: State, log: RunLog, stop: StopSignals) -> None:
     """Score the held-out cases, and keep the model when it is the best so far. It stays due until that is done."""
-    with stop.at_once():
-        result = _validated(job, state)
+    result = _validated(job, state, stop)
     log.validation(state.step, result)
     score = result.mean(job.stage.goal)
     if score is not None and score >= state.best:  # of equally good models the longest trained
-        save_model(job.folder / BEST, model_of(job, state, result, chosen=True))
+        if job.ranks.first:
+            save_model(job.folder / BEST, model_of(job, state, result, chosen=True))
         state.best = score
     state.logged, state.looked_at, state.look_due = log.logged, (state.step, result), False
 
 
-def _validated(job: Job, state: State) -> Validation:
-    infer = as_infer(state.average, job.settings.window, job.device)
-    return validate(job.stage, job.preparation, job.held_out, infer)
+def _validated(job: Job, state: State, stop: StopSignals) -> Validation:
+    infer, cases = as_infer(state.average, job.settings.window, job.device), job.held_out[job.ranks.part]
+    own = stop.together(lambda: validate(job.stage, job.preparation, cases, infer))
+    return Validation.joined(job.ranks.gather(own), [case.name for case in job.held_out])
 
 
-def _last_look(job: Job, state: State) -> Validation:
+def _last_look(job: Job, state: State, stop: StopSignals) -> Validation:
     if state.looked_at is not None and state.looked_at[0] == state.step:
         return state.looked_at[1]
-    return _validated(job, state)
+    return _validated(job, state, stop)
 
 
 def _save(job: Job, state: State) -> None:

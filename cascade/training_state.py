@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cascade.checkpoint import Model, cpu_state, load_model, require_finite
 from cascade.logs import Logged
+from cascade.ranks import Ranks
 from cascade.settings import Optimizer, Settings, as_table
 from cascade.stages import Stage
 from cascade.tensorfile import TensorFile, read_tensors, write_tensors
@@ -36,7 +37,8 @@ BEST, LAST, RESUME, PREVIOUS = (f"{name}.safetensors" for name in ("best", "last
 class Job:
     """One training: what, on which cases, for how long (`minutes`, or else `settings.training.steps`), into where.
 
-    `init` is the model that a new run begins from; a resumed one does not need it.
+    `init` is the model that a new run begins from; a resumed one does not need it. `ranks`: this process among those
+    that train together; only the first touches `folder`.
     """
 
     stage: Stage
@@ -45,10 +47,15 @@ class Job:
     train: Sequence[PreparedCase]
     held_out: Sequence[PreparedCase]
     folder: Path
-    device: torch.device
+    ranks: Ranks
     minutes: float | None = None
     resume: bool = False
     init: Model | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """What this process computes on."""
+        return self.ranks.device
 
 
 @dataclass

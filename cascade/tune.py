@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from cascade.batch import refuse_failures
 from cascade.case import Runner
 from cascade.checkpoint import Model, load_stage_models, save_model
+from cascade.engine import Engine
 from cascade.locks import locked
 from cascade.stage_report import Failures
 from cascade.sweep import CANDIDATES, Candidates, CaseTables, Place, sweep
@@ -52,9 +51,7 @@ class _Trial:
         return {**places, "left_out": known} if known else places
 
 
-def tune(
-    source: Path, output: Path, models: tuple[Sequence[Path], Sequence[Path]], device: torch.device, say: Say
-) -> None:
+def tune(source: Path, output: Path, models: tuple[Sequence[Path], Sequence[Path]], engine: Engine, say: Say) -> None:
     """Choose stage 2's policy on the labelled cases of `source`; write its models with that policy into `output`.
 
     `models` are the paths for both stages, see `model_pairs`. Raises InputError when the models have seen every
@@ -66,7 +63,7 @@ def tune(
     with locked(output):
         if list(output.glob("*.safetensors")) or list(output.glob("fold-*")):
             raise UsageError(f"{output}: holds models already; choose another -o")
-        trial, failures = _run(cases, pairs, device, say)
+        trial, failures = _run(cases, pairs, engine, say)
         if not (trial.tables or failures):
             raise InputError(
                 f"{source}: the models have seen every labelled patient; give models of --folds, or others"
@@ -98,7 +95,7 @@ def _models(paths: Sequence[Path], stage: str) -> list[Model]:
     return [model for path in wanted for model in load_stage_models(path, stage)]
 
 
-def _run(cases: Sequence[Case], pairs: Sequence[_Pair], device: torch.device, say: Say) -> tuple[_Trial, Failures]:
+def _run(cases: Sequence[Case], pairs: Sequence[_Pair], engine: Engine, say: Say) -> tuple[_Trial, Failures]:
     """Every case whose patient some pair has not seen, one at a time; only its tables are kept."""
     present = cast(TumorPolicy, pairs[0][1].settings.policy)
     candidates = CANDIDATES.including(present)
@@ -109,7 +106,7 @@ def _run(cases: Sequence[Case], pairs: Sequence[_Pair], device: torch.device, sa
         failures[case.name] = error
         say(f"{case.name}: FAILED: {error}")
 
-    runners = [Runner.of([liver], [tumor], device) for liver, tumor in pairs]
+    runners = [Runner.of([liver], [tumor], engine) for liver, tumor in pairs]
     for turn in turns(cases, runners, held_out_only=True, fail=fail):
         liver, tumor = turn.runner.liver, turn.runner.tumor
         assert tumor is not None

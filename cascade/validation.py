@@ -70,6 +70,15 @@ class Validation:
         return [{**row, "lesions": lesions[name]} if name in lesions else dict(row) for name, row in self.cases.items()]
 
     @classmethod
+    def joined(cls, parts: Sequence[Validation], names: Sequence[str]) -> Self:
+        """The cases `names`, in this order, from `parts` that hold some of them each."""
+        rows = {name: row for part in parts for name, row in part.cases.items()}
+        pictures = [part.picture for part in parts if part.picture is not None]
+        best = max(pictures, key=lambda picture: bool((picture.truth == 2).any()), default=None)
+        lesions = {name: counts for part in parts for name, counts in part.lesions.items()}
+        return cls({name: rows[name] for name in names}, best, {n: lesions[n] for n in names if n in lesions})
+
+    @classmethod
     def from_table(cls, rows: Sequence[Mapping[str, Any]]) -> Self:
         """The inverse of `table`, with numbers for names."""
         cases = {str(k): {region: v for region, v in row.items() if region != "lesions"} for k, row in enumerate(rows)}

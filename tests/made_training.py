@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import torch
 
 from cascade.checkpoint import Model, save_model
+from cascade.ranks import Ranks
 from cascade.settings import as_table, load_settings
 from cascade.stages import STAGES
 from cascade.training_state import Job
@@ -71,7 +72,7 @@ def job_at(folder, data, *assignments, stage="liver", **changes):
         train=dataset.cases[:1],
         held_out=dataset.cases[1:],
         folder=folder,
-        device=torch.device("cpu"),
+        ranks=Ranks(torch.device("cpu")),
     )
     return replace(job, **changes)
 

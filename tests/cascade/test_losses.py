@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cascade.losses import LOSSES, Counts, deep_loss, region_loss
+from cascade.losses import LOSSES, Counts, deep_loss, deep_sums, region_loss, region_sums
 from cascade.settings import Loss
 from preprocess.errors import UsageError
 
@@ -24,14 +24,19 @@ def known(like):
 
 
 def cost(logits, target, trust=None, **settings):
-    return region_loss(logits, target, known(target) if trust is None else trust, loss_of(**settings))
+    chosen = loss_of(**settings)
+    return region_loss(region_sums(logits, target, known(target) if trust is None else trust, chosen), chosen)
+
+
+def deep_cost(outputs, target, trust):
+    return deep_loss(deep_sums(outputs, target, trust, loss_of()), loss_of())
 
 
 def test_counts_by_hand():
-    probability = tensor([[[1, 1, 0, 0]], [[0.5, 0.5, 0.5, 0.5]]])
+    logits = tensor([[[99, 99, -99, -99]], [[0, 0, 0, 0]]])  # probabilities 1, 0 and 0.5
     target = tensor([[[1, 0, 0, 0]], [[1, 0, 1, 0]]])
     trust = tensor([[[1, 1, 1, 1]], [[1, 1, 0, 0]]])
-    counts = Counts.of(probability, target, trust, smooth=0.0)
+    counts = Counts.of(region_sums(logits, target, trust, loss_of()), smooth=0.0)
     found = [part.item() for part in (counts.both, counts.missed, counts.false, counts.neither)]
     assert found == [1.5, 0.5, 1.5, 2.5]
 
@@ -190,12 +195,25 @@ def test_deep_outputs_count_half_as_much_each():
     halved = torch.zeros(1, 1, 1, 2, 4)
     halved[..., :2] = 1
     expected = (cost(fine, target) + 0.5 * cost(coarse, halved)) / 1.5
-    assert deep_loss([fine, coarse], target, known(target), loss_of()).item() == pytest.approx(expected.item())
+    assert deep_cost([fine, coarse], target, known(target)).item() == pytest.approx(expected.item())
 
 
 def test_a_coarse_voxel_is_trusted_where_all_of_it_is():
     target, trust = torch.zeros(1, 1, 2, 2, 4), torch.ones(1, 1, 2, 2, 4)
     trust[0, 0, 0, 0, 0] = 0
     coarse = torch.zeros(1, 1, 1, 1, 2, requires_grad=True)
-    deep_loss([torch.zeros(1, 1, 2, 2, 4), coarse], target, trust, loss_of()).backward()
+    deep_cost([torch.zeros(1, 1, 2, 2, 4), coarse], target, trust).backward()
     assert (coarse.grad.flatten() != 0).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_sums_of_two_halves_of_a_batch_give_its_loss_which_the_mean_of_their_losses_is_not(name):
+    target = tensor([[[1, 1, 0, 0], [1, 0, 0, 0]], [[1, 0, 0, 0], [0, 0, 0, 0]]])
+    logits, trust = tensor([[[2, -1, 0, 1], [1, 2, 0, 0]], [[-1, 0, 2, 0], [1, 0, 2, 0]]]), known(target)
+    trust[1, 1] = 0
+    chosen = loss_of(name, smooth_voxels=1.0)
+    halves = [region_sums(logits[k : k + 1], target[k : k + 1], trust[k : k + 1], chosen) for k in range(2)]
+    whole = cost(logits, target, trust, name=name, smooth_voxels=1.0).item()
+    assert region_loss(halves[0] + halves[1], chosen).item() == pytest.approx(whole, rel=1e-5)
+    apart = [region_loss(sums, chosen).item() for sums in halves]
+    assert sum(apart) / 2 != pytest.approx(whole, rel=1e-2)

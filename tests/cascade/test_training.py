@@ -9,6 +9,7 @@ import torch
 from cascade import training
 from cascade.checkpoint import load_model
 from cascade.interrupts import Interrupted
+from cascade.ranks import Ranks
 from cascade.settings import Optimizer
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors
@@ -29,7 +30,7 @@ def job_for(stage, prepared, tiny_settings, folder, **changes):
         train=dataset.cases[:1],
         held_out=dataset.cases[1:],
         folder=folder,
-        device=torch.device("cpu"),
+        ranks=Ranks(torch.device("cpu")),
     )
     folder.mkdir(exist_ok=True)
     return replace(job, **changes)
@@ -140,9 +141,9 @@ def test_a_finished_run_can_be_extended_and_is_looked_at_again(prepared, tiny_se
 def test_a_loss_that_is_not_finite_is_skipped_and_in_the_end_stops(prepared, tiny_settings, tmp_path, monkeypatch):
     calls = []
 
-    def sometimes_nan(outputs, target, trust, settings):
+    def sometimes_nan(sums, settings):
         calls.append(1)
-        return outputs[0].mean() * (float("nan") if len(calls) == 2 or len(calls) > 4 else 1.0)
+        return sums.mean() * (float("nan") if len(calls) == 2 or len(calls) > 4 else 1.0)
 
     monkeypatch.setattr(training, "deep_loss", sometimes_nan)
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])

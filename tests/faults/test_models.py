@@ -196,8 +196,7 @@ def test_row_99_what_does_not_fit_is_named(path, changes, message):
         load_model(with_header(path, **changes), LIVER)
 
 
-def test_row_99_the_command_ends_with_4_and_one_line(path, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cascade.commands.pick_device", lambda _: torch.device("cpu"))
+def test_row_99_the_command_ends_with_4_and_one_line(path, tmp_path, capsys):
     (tmp_path / "cases.csv").write_text("case,image,label\n")
     options = ["--liver", str(path), "--tumor", str(path), "-o", str(tmp_path / "out")]
     with pytest.raises(ModelError, match="stage is 'liver', needed is 'tumor'") as caught:

@@ -25,7 +25,7 @@ from cascade.inference import as_infer
 from cascade.interrupts import Interrupted
 from cascade.locks import locked
 from cascade.logs import Logged, RunLog
-from cascade.losses import LOSSES, deep_loss
+from cascade.losses import LOSSES, deep_loss, deep_sums
 from cascade.machine import heard
 from cascade.settings import Window, load_settings
 from cascade.stages import STAGES
@@ -430,9 +430,9 @@ def test_row_104_a_batch_that_never_comes_ends_the_training(data, tmp_path, monk
 def test_row_105_a_loss_that_stays_bad_ends_with_4_and_the_last_good_state(data, tmp_path, capsys, monkeypatch):
     real, calls = training.deep_loss, []
 
-    def bad_from_the_third(outputs, *rest):
+    def bad_from_the_third(sums, settings):
         calls.append(1)
-        return real(outputs, *rest) * (float("nan") if len(calls) > 2 else 1.0)
+        return real(sums, settings) * (float("nan") if len(calls) > 2 else 1.0)
 
     monkeypatch.setattr(training, "deep_loss", bad_from_the_third)
     monkeypatch.setattr(training, "SAVE_EVERY_S", -1.0)
@@ -470,7 +470,7 @@ def test_row_106_a_batch_without_a_lesion_has_a_finite_loss_and_gradients(name):
     target[0, 0, 2:5] = 1  # some liver, no tumour; the second patch holds neither
     for trust in (torch.ones_like(target), torch.zeros_like(target)):
         logits = [torch.randn(2, 2, n, n, n).mul(30).requires_grad_() for n in (8, 4)]
-        loss = deep_loss(logits, target, trust, settings)
+        loss = deep_loss(deep_sums(logits, target, trust, settings), settings)
         loss.backward()
         assert torch.isfinite(loss)
         assert all(torch.isfinite(level.grad).all() for level in logits)
