@@ -2,8 +2,8 @@
 
     python -m benchmarks.given_liver '{"files": {"image": FILE, ...}, "shape": [256, 512, 512], "spacing_mm": [...]}'
 
-Stage 1 reads the mask where its network would compute; all else is what `cascade run` does with a case. `model` writes a
-stage-2 model of any network with random weights.
+Stage 1 reads the mask where its network would compute; all else is what `cascade run` does with a case. `model` writes
+a stage-2 model of any network with random weights.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from cascade.machine import tune_allocator
-
-tune_allocator()  # before torch, as `cascade run` does
 
 import numpy as np
 import torch
@@ -56,8 +52,8 @@ def model(path: Path, features: list[int], window: list[int], spacing_mm: Triple
 def run(files: dict[str, str], shape: Index, spacing_mm: Triple) -> dict[str, Any]:
     """Seconds by step, those inside the network, windows, and the liver that came of it in mL.
 
-    `files` are the `image`, its `liver` and the model of stage 2, `tumor`, and the folder `out`; both scans have `shape`
-    (z, y, x) and `spacing_mm`.
+    `files` are the `image`, its `liver` and the model of stage 2, `tumor`, and the folder `out`; both scans have
+    `shape` (z, y, x) and `spacing_mm`.
     """
     inside: list[float] = []
     started: list[float] = []
@@ -100,4 +96,7 @@ def run(files: dict[str, str], shape: Index, spacing_mm: Triple) -> dict[str, An
 
 
 if __name__ == "__main__":
+    from cascade.machine import tune_allocator
+
+    tune_allocator()  # nothing large was allocated yet
     print(json.dumps(run(**json.loads(sys.argv[1]))))

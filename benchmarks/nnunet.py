@@ -163,7 +163,7 @@ class SameNetwork(nnUNetTrainer):  # type: ignore[misc]
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
-    ) -> torch.nn.Module:  # noqa: E501, PLR0913
+    ) -> torch.nn.Module:
         """As the trainer asks for it."""
         from cascade.unet import UNet3d
 
@@ -180,7 +180,7 @@ def train(folder: str, scans: list[list[str]], kind: str, real: bool, iterations
     features = plan["features"]
     if kind == "recipe":
         SameNetwork.wanted = {"features": features, "stem": stem}
-        plan["features"] = features[:4]  # four stages: outputs at 1, 1/2 and 1/4, of which the last weighs nothing
+        plan["features"] = [32] * 4  # of its plan only the number of stages counts: outputs at 1, 1/2 and 1/4
     table = plans(**plan)
     _preprocess(Path(folder), scans, table)
     trainer = (SameNetwork if kind == "recipe" else nnUNetTrainer)(

@@ -20,7 +20,8 @@ from typing import Any, Self
 
 #: What makes glibc keep freed memory, for programs that do not ask it by themselves: see glibc's manual, "Tunables".
 TUNED = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
+    "glibc.malloc.trim_threshold=8589934592"
 }
 
 _WATCH = """
@@ -143,4 +144,5 @@ def machine() -> str:
     rows = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((row.partition(":")[2].strip() for row in rows if row.startswith("model name")), "unknown processor")
     flags = [flag for flag in ("avx512_bf16", "amx_bf16") if any(flag in row for row in rows)]
-    return f"{os.cpu_count()} cores, {name} ({', '.join(flags) or 'no bf16'}); torch {torch.__version__}, numpy {numpy.__version__}"
+    versions = f"torch {torch.__version__}, numpy {numpy.__version__}"
+    return f"{os.cpu_count()} cores, {name} ({', '.join(flags) or 'no bf16'}); {versions}"

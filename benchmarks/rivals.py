@@ -2,12 +2,12 @@
 
     python -m benchmarks.rivals [--slices 256 600] [--rounds 3] [--windows 4] [--nnunet PYTHON] [--tiny]
 
-A synthetic abdomen of 512 x 512 voxels of 0.78 mm and slices of 1 mm. Both sides take 128^3 windows at a step of a half, of a
-plain U-Net with six stages of 32 to 320 channels and random weights, at 1.0 x 0.768 x 0.768 mm, without mirroring.
-cascade gets the liver's mask and does the rest as `cascade run` does; nnU-Net takes the whole scan. Each case is a process
-of its own; reading and writing are included, the start of the process only in "process". nnU-Net runs one step after
-the other in one process, with the allocator as installed and tuned. Only a few of its windows are computed, after one to
-warm up; the others are extrapolated, all else is timed.
+A synthetic abdomen of 512 x 512 voxels of 0.78 mm and slices of 1 mm. Both sides take 128^3 windows at a step of a
+half, of a plain U-Net with six stages of 32 to 320 channels and random weights, at 1.0 x 0.768 x 0.768 mm, without
+mirroring. cascade gets the liver's mask and does the rest as `cascade run` does; nnU-Net takes the whole scan. Each
+case is a process of its own; reading and writing are included, the start of the process only in "process". nnU-Net
+runs one step after the other in one process, with the allocator as installed and tuned. Only a few of its windows are
+computed, after one to warm up; the others are extrapolated, all else is timed.
 
 nnU-Net is run by the interpreter --nnunet (default: this one), an environment with cascade's packages and those of
 benchmarks/nnunet.txt (`pip install --no-deps -r benchmarks/nnunet.txt`). --tiny tries all that out in a minute.
@@ -38,7 +38,7 @@ _COLUMNS = ("before", "predict", "after", "outside", "case", "process", "peak")
 
 @dataclass(frozen=True)
 class Setup:
-    """The size of everything: voxels in plane and of a window's side, channels, scan's and working spacing (z, y, x)."""
+    """The size of everything: voxels in plane and of a window's side, channels, both spacings (z, y, x) in mm."""
 
     plane: int
     window: int
@@ -129,8 +129,8 @@ def _nnunet(python: str, image: Path, out: Path, windows: int, setup: Setup, *, 
 def table(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """One line a side: median, smallest and largest of its rounds; then cascade's ratio to each, round by round."""
     lines = [
-        "| | windows (timed) | a window, s | read and prepare, s | predict, s | finish and write, s | outside the network, s "
-        "| case, s | process, s | peak, GB |",
+        "| | windows (timed) | a window, s | read and prepare, s | predict, s | finish and write, s "
+        "| outside the network, s | case, s | process, s | peak, GB |",
         "| --- |" + " ---: |" * (2 + len(_COLUMNS)),
     ]
     for side, each in runs.items():
