@@ -165,7 +165,7 @@ def _slopes(rows: Sequence[Sequence[float]]) -> str:
     names = ("parent", "workers", "peak")
     if len(rows) < 3:
         return "unknown: too few cases"
-    slopes = np.polyfit(np.arange(len(rows)), np.asarray(rows), 1)[0]
+    slopes = np.polyfit(np.arange(len(rows)), np.asarray(rows), 1)[0].round(3) + 0.0
     return ", ".join(f"{name} {slope:+.3f} MB" for name, slope in zip(names, slopes, strict=True))
 
 

@@ -87,14 +87,19 @@ class Turns:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        self._end()
 
     def _answer(self) -> dict[str, Any]:
         for line in self._process.stdout:
             if line.startswith("{"):
                 answer: dict[str, Any] = json.loads(line)
                 return answer
-        raise RuntimeError(f"{self._command}: exit {self._process.wait()}; its message stands above")
+        raise RuntimeError(f"{self._command}: exit {self._end()}; its message stands above")
+
+    def _end(self) -> int:
+        for pipe in (self._process.stdin, self._process.stdout):
+            pipe.close()
+        return self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         os.killpg(self._process.pid, number)

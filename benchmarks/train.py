@@ -31,7 +31,7 @@ from benchmarks.process import TUNED, Turns, machine, spread
 from benchmarks.scans import labelled_scan
 from cascade.settings import load_settings
 from cascade.stages import STAGES
-from preprocess.cases import Case
+from preprocess.cases import Case, LabelFile
 from preprocess.prepared import StagePlan, prepare_dataset
 
 #: The scans of the loaders' turns: what nnU-Net resamples to is the same spacing that cascade's recipe leads to.
@@ -70,7 +70,7 @@ class Bench:
         self._folder, self._nnunet, self._tiny, self._count = folder, nnunet, tiny, 0
         shape, self._spacing = ((160, 240, 300), SPACING_MM) if not tiny else ((40, 60, 80), (5.0, 5.0, 5.0))
         self._scans = [labelled_scan(folder, f"scan-{seed}", shape, self._spacing, seed) for seed in (0, 1)]
-        cases = [Case(image.name[:6], image, label) for image, label in self._scans]
+        cases = [Case(image.name[:6], image, LabelFile(label)) for image, label in self._scans]
         limits = (f"preparation.finest_mm={[*self._spacing]}", f"preparation.coarsest_mm={[*self._spacing]}")
         plans = {
             name: StagePlan(load_settings(name, assignments=limits).preparation, stage.training_box)
