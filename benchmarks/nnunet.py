@@ -187,7 +187,8 @@ def train(folder: str, scans: list[list[str]], kind: str, real: bool, iterations
         table, CONFIGURATION, "all", DATASET, torch.device("cpu")
     )
     trainer.initialize()
-    batches = trainer.get_dataloaders()[0] if real else itertools.repeat(_random_batch(trainer))
+    loaders = trainer.get_dataloaders() if real else ()  # both kept, as the trainer does
+    batches = loaders[0] if real else itertools.repeat(_random_batch(trainer))
     trainer.network.train()
 
     def work() -> dict[str, Any]:
