@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint fuzz bench clean
+.PHONY: demo test test-slow lint fuzz bench bench-rivals clean
 
 demo: $(VENV)/installed
 	$(BIN)/cascade demo
@@ -30,11 +30,26 @@ fuzz: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.case
+	$(BIN)/python -m benchmarks.rate
+	$(BIN)/python -m benchmarks.batch
+
+# Against nnU-Net, which gets an environment of its own that sees the packages of ours.
+bench-rivals: $(VENV)-nnunet/installed
+	$(BIN)/python -m benchmarks.rivals --nnunet $(VENV)-nnunet/bin/python
+	$(BIN)/python -m benchmarks.train --nnunet $(VENV)-nnunet/bin/python
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
+
+$(VENV)-nnunet/installed: benchmarks/nnunet.txt $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)-nnunet
+	$(VENV)-nnunet/bin/pip install --disable-pip-version-check --quiet --no-deps --requirement benchmarks/nnunet.txt
+	$(BIN)/python -c "$(PACKAGES)" > "$$($(VENV)-nnunet/bin/python -c "$(PACKAGES)")/ours.pth"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-nnunet build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,64 @@
+"""One engine of `benchmarks.rate`: turns of one window through the network of stage 2.
+
+    python -m benchmarks.window ENGINE '{"features": [32, 64], "size": 128}'
+
+ENGINE is `torch` or `openvino`, `bf16` or `fp32`, and `kept` or `plain` for the allocator, as in `torch-bf16-kept`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from benchmarks.process import seconds_of, take_turns
+from cascade.unet import UNet3d
+
+
+def torch_engine(network: UNet3d, image: torch.Tensor, kind: str) -> Callable[[], object]:
+    """As `cascade.inference` has it: autocast to bfloat16, or float32."""
+
+    def run() -> object:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
+            return network(image)
+
+    return run
+
+
+def openvino_engine(network: UNet3d, image: torch.Tensor, kind: str) -> Callable[[], object]:
+    """The network converted, on OpenVINO's CPU device."""
+    import openvino
+
+    hint = {"INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
+    shape = openvino.PartialShape(list(image.shape))
+    with torch.no_grad():
+        converted = openvino.convert_model(network, example_input=image, input=[shape])
+    request = openvino.Core().compile_model(converted, "CPU", hint).create_infer_request()
+    array = image.numpy()
+    return lambda: request.infer([array])
+
+
+def main(engine: str, features: list[int], size: int) -> None:
+    """Two windows to warm up, then turns of one."""
+    program, kind, _ = engine.split("-")
+    torch.manual_seed(0)
+    network, image = UNet3d(tuple(features), 2).eval(), torch.randn(1, 1, size, size, size)
+    run = (torch_engine if program == "torch" else openvino_engine)(network, image, kind)
+    for _ in range(2):
+        run()
+
+    def work() -> Mapping[str, Any]:
+        return {"seconds": seconds_of(run)}
+
+    take_turns(work)
+
+
+if __name__ == "__main__":
+    if sys.argv[1].endswith("kept"):
+        from cascade.machine import tune_allocator
+
+        tune_allocator()
+    main(sys.argv[1], **json.loads(sys.argv[2]))

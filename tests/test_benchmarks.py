@@ -1,0 +1,62 @@
+import os
+import sys
+
+import pytest
+
+from benchmarks import batch, process, rate, rivals, train
+
+WORKER = "from benchmarks.process import take_turns; take_turns(lambda: {'seconds': 1.5})"
+
+
+def test_a_worker_is_frozen_when_it_is_not_its_turn():
+    with process.Turns([sys.executable, "-c", WORKER]) as worker:
+        pid = worker._process.pid
+        for _ in range(2):
+            # Returns once it has stopped, and not before.
+            assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+            answer = worker.turn()
+    assert answer["seconds"] == 1.5
+    assert 0 < answer["peak"] < 1
+
+
+def test_a_worker_that_dies_is_named():
+    with pytest.raises(RuntimeError, match="exit 3; its message stands above"):
+        process.Turns([sys.executable, "-c", "import sys; sys.exit(3)"])
+
+
+def test_the_peak_is_that_of_the_command_alone():
+    mine = bytearray(300_000_000)
+    done = process.watched([sys.executable, "-c", "print('done')"])
+    assert done.last == "done"
+    assert done.peak_gb < 0.2 < len(mine)
+
+
+def test_shares_of_the_best_rate_are_by_precision():
+    seconds = {"torch-bf16-kept": [2.0, 4.0, 1.0], "openvino-bf16-plain": [1.0], "torch-fp32-kept": [5.0]}
+    lines = rate.table(seconds, 10.0, dict.fromkeys(seconds, 1.5)).splitlines()
+    assert lines[2] == "| torch-bf16-kept | 2.000 (1.000-4.000) | 5 | 50% | 50% | 1.50 |"
+    assert lines[4] == "| torch-fp32-kept | 5.000 | 2 | 100% | 20% | 1.50 |"
+
+
+def test_ratios_are_taken_round_by_round():
+    def run(case, peak):
+        return {"windows": 192, "timed": 4, "peak": peak, "case": case} | dict.fromkeys(
+            ("window", "before", "predict", "after", "outside", "process"), 0.0
+        )
+
+    text = rivals.table({"nnU-Net": [run(100, 4), run(300, 4)], "cascade": [run(10, 1), run(10, 2)]})
+    assert "| nnU-Net | 192 (4) |" in text
+    assert text.endswith("cascade against nnU-Net: 20.0 (10.0-30.0) times as fast, 0.38 of the peak memory")
+
+
+def test_waits_stand_beside_the_seconds_of_an_iteration():
+    turns = {"cascade": [{"seconds": [1.0, 3.0], "waits": [0.5, 0.0], "peak": 2.0}]}
+    turns["other"] = [{"seconds": [4.0], "waits": [0.0], "peak": 3.0}]
+    text = train.table(turns)
+    assert "| cascade | 2.00 | 0.250 | 2.00 |" in text
+    assert text.endswith("cascade takes 0.50 of the time of other")
+
+
+def test_memory_that_grows_is_seen():
+    run = batch.Run([], 0.0, [(30.0, 500.0 + 2 * k, 600.0) for k in range(40)])
+    assert batch.memory_table(run).endswith("a case adds parent +0.000 MB, workers +2.000 MB, peak +0.000 MB")
