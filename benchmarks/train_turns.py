@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.process import peak_gb
 from cascade.batches import Batch, ahead
+from cascade.ranks import Ranks
 from cascade.settings import Settings, load_settings
 from cascade.stages import TUMOR
 from cascade.training import train
@@ -81,7 +82,7 @@ def main(data: str, out: str, sets: list[str], plain: bool, real: bool, iteratio
     settings = load_settings("tumor", assignments=[*sets, "training.steps=100000"])
     dataset, turns = load_dataset(Path(data)), Turns(iterations)
     Path(out).mkdir(parents=True)
-    job = Job(TUMOR, settings, dataset.preparations["tumor"], dataset.cases, [], Path(out), torch.device("cpu"))
+    job = Job(TUMOR, settings, dataset.preparations["tumor"], dataset.cases, [], Path(out), Ranks(torch.device("cpu")))
     with ExitStack() as stack:
         stack.enter_context(patch("cascade.training.ahead", turns.timed))
         if not real:
