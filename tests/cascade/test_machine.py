@@ -72,3 +72,17 @@ def test_a_limit_that_glibc_refuses_is_not_half_set(monkeypatch, most, wanted):
     monkeypatch.setattr("cascade.machine.ctypes.CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
     tune_allocator()
     assert taken == wanted
+
+
+def test_of_processes_that_share_a_machine_each_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(pick_device(name, 1)) for name in ("auto", "cuda", "cuda:0", "cpu")] == [
+        "cuda:1",
+        "cuda:1",
+        "cuda:0",
+        "cpu",
+    ]
+    assert str(pick_device("auto")) == "cuda"
+    with pytest.raises(ResourceError, match="2 GPUs for more processes: use --nproc-per-node 2"):
+        pick_device("auto", 2)
