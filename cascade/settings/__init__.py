@@ -4,7 +4,14 @@ A user's file is laid over the shipped recipe, `--set table.key=value` over both
 that names the file, the key and the known keys.
 """
 
-from cascade.settings.recipes import as_table, load_settings, prediction_settings_from, settings_from, shipped_table
+from cascade.settings.recipes import (
+    as_table,
+    completed,
+    load_settings,
+    prediction_settings_from,
+    settings_from,
+    shipped_table,
+)
 from cascade.settings.tables import (
     Augmentation,
     Loss,
@@ -28,6 +35,7 @@ __all__ = [
     "Training",
     "Window",
     "as_table",
+    "completed",
     "load_settings",
     "prediction_settings_from",
     "settings_from",

@@ -49,8 +49,15 @@ def settings_from(table: Table, stage: str, where: str) -> Settings:
 
 def prediction_settings_from(table: Table, stage: str, where: str) -> PredictionSettings:
     """What prediction needs of the tables of `as_table`; the rest may be of another version. Raises UsageError."""
+    table = completed(table)
     kinds = {field.name: _kinds(stage)[field.name] for field in dataclasses.fields(PredictionSettings)}
     return PredictionSettings(**_parts(table, kinds, where))
+
+
+def completed(table: Table) -> Table:
+    """Stored tables with the keys that an earlier version did not have: its encoder was plain, of one block a level."""
+    network = table.get("network")
+    return {**table, "network": {"encoder": "plain", "blocks": 1, **network}} if isinstance(network, dict) else table
 
 
 def _parts(table: Table, kinds: Mapping[str, type[Any]], where: str) -> dict[str, Any]:

@@ -20,14 +20,22 @@ def check(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """Channels of each level of the U-Net, finest first, and how many voxels along each axis `stem` makes one of."""
+    """The U-Net: channels of each level, finest first, and how many voxels along each axis `stem` makes one of.
+
+    On the way down a level has so many `blocks` of two convolutions, "plain" or "residual" (`encoder`).
+    """
 
     features: tuple[int, ...]
     stem: int
+    encoder: str
+    blocks: int
 
     def __post_init__(self) -> None:
         check(bool(self.features) and min(self.features) > 0, f"network.features = {self.features} must be positive")
         check(self.stem in (1, 2, 4), f"network.stem = {self.stem} must be 1, 2 or 4")
+        known = self.encoder in ("plain", "residual")
+        check(known, f"network.encoder = {self.encoder!r} must be plain or residual")
+        check(self.blocks > 0, f"network.blocks = {self.blocks} must be positive")
 
     @property
     def multiple(self) -> int:
