@@ -9,6 +9,7 @@ from cascade.settings.recipes import (
     completed,
     load_settings,
     prediction_settings_from,
+    read_table,
     settings_from,
     shipped_table,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "completed",
     "load_settings",
     "prediction_settings_from",
+    "read_table",
     "settings_from",
     "shipped_table",
 ]

@@ -22,14 +22,19 @@ Table = Mapping[str, Any]
 _POLICIES: Mapping[str, type[Any]] = {"liver": LiverPolicy, "tumor": TumorPolicy}
 
 
-def load_settings(stage: str, files: Sequence[Path] = (), assignments: Sequence[str] = ()) -> Settings:
+def load_settings(
+    stage: str, files: Sequence[Path] = (), assignments: Sequence[str] = (), plan: Path | None = None
+) -> Settings:
     """The shipped recipe of `stage` ("liver" or "tumor"), with files and `table.key=value` assignments laid over it.
 
-    Raises UsageError for a file that cannot be read, an unknown key, a missing one or a value of the wrong kind.
+    The `plan` of a dataset, whose tables are those of both stages, lies between the recipe and the files. Raises
+    UsageError for a file that cannot be read, an unknown key, a missing one or a value of the wrong kind.
     """
     merged = shipped_table(stage)
+    if plan is not None:
+        _overlay_plan(merged, read_table(plan), str(plan), stage)
     for file in files:
-        _overlay(merged, _read(file), str(file), stage)
+        _overlay(merged, read_table(file), str(file), stage)
     for assignment in assignments:
         _overlay(merged, _parse_assignment(assignment), f"--set {short(assignment)}", stage)
     return settings_from(merged, stage, f"settings of the {stage} stage")
@@ -76,11 +81,12 @@ def _kinds(stage: str) -> dict[str, type[Any]]:
     return {f.name: hints[f.name] for f in dataclasses.fields(Settings)} | {"policy": _POLICIES[stage]}
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_table(file: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises UsageError when it cannot be read."""
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror}); check --config") from error
+        raise UsageError(f"{file}: cannot be read ({error.strerror}); check its name") from error
     # ValueError: also a number of thousands of digits. RecursionError: lists in lists in lists.
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{file}: not valid TOML: {short(error)}") from error
@@ -106,6 +112,14 @@ def _overlay(base: dict[str, Any], over: Table, where: str, stage: str) -> None:
         check(isinstance(table, dict), f"{where}: {name} must be a table, [{name}]")
         _refuse_unknown(table, typing.get_type_hints(_kinds(stage)[name]), where, name)
         base[name] = _merged(base[name], table)
+
+
+def _overlay_plan(base: dict[str, Any], plan: Table, where: str, stage: str) -> None:
+    _refuse_unknown(plan, _POLICIES, where, "")
+    table = plan.get(stage, {})
+    check(isinstance(table, dict), f"{where}: {stage} must be a table, [{stage}]")
+    _overlay(base, table, f"{where}: [{stage}]", stage)
+    settings_from(base, stage, f"{where}: [{stage}]")  # the file is at fault, not what is laid over it
 
 
 def _merged(base: Table, over: Table) -> dict[str, Any]:
