@@ -19,7 +19,7 @@ from cascade.settings import PredictionSettings, prediction_settings_from
 from cascade.shipped import shipped_path
 from cascade.stages import STAGES, Stage
 from cascade.tensorfile import read_tensors, write_tensors
-from cascade.unet import UNet3d
+from cascade.unet import UNet3d, unet
 from preprocess.errors import ModelError, UsageError
 from preprocess.preparation import Preparation
 from preprocess.prepared import preparation_from
@@ -50,17 +50,19 @@ class Model:
 
     def network(self) -> UNet3d:
         """The network with its weights (not copies). Raises ModelError when they do not fit the settings."""
-        features = self.settings.network.features
+        described = self.settings.network
         try:
-            # A level of n channels has at least 27 n² weights and no more than a few times that: what the settings say
+            # A block of n channels has at least 27 n² weights and no more than a few times that: what the settings say
             # may be absurd, but no network is made that is much larger than the file.
-            if sum(27 * n * n for n in features) > sum(tensor.numel() for tensor in self.weights.values()):
+            least = described.blocks * sum(27 * n * n for n in described.features)
+            if least > sum(tensor.numel() for tensor in self.weights.values()):
                 raise RuntimeError("too few weights")
-            network = UNet3d(features, len(self.stage.regions), stem=self.settings.network.stem)
+            network = unet(described, len(self.stage.regions))
             network.load_state_dict(dict(self.weights), assign=True)
         except (RuntimeError, TypeError) as error:
             what = str(error).splitlines()[-1].strip()
-            raise ModelError(f"weights do not fit network.features = {str(features)[:80]}: {what}") from error
+            told = f"network.features = {str(described.features)[:80]}, encoder {described.encoder}"
+            raise ModelError(f"weights do not fit {told}: {what}") from error
         return network
 
 

@@ -143,13 +143,20 @@ def check(source: Path, output: Path | None, jobs: int | None) -> None:
 @click.option("-o", "--output", "data", type=_PATH, required=True, help="Folder to write the prepared dataset into.")
 @click.option("--liver-config", type=_EXISTING, help="TOML laid over the shipped recipe of stage 1.")
 @click.option("--tumor-config", type=_EXISTING, help="TOML laid over the shipped recipe of stage 2.")
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    metavar="GB",
+    help="Plan trainings that fill so much.  [default: that of the GPU; without one, the recipe's sizes if they fit]",
+)
 @click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
-def prepare(source: Path, data: Path, liver_config: Path | None, tumor_config: Path | None, jobs: int | None) -> None:
+def prepare(source: Path, data: Path, **options: Any) -> None:
     """Check a dataset and write what training reads.
 
     SOURCE is a folder in the layout of LiTS, MSD or nnU-Net, 3D-IRCADb-01 or CHAOS, or a CSV table with the columns
     case, image, label and, if wanted, patient, liver_label, tumor_label (paths relative to the table). A case that
-    was prepared before is not built again unless its files or the settings changed.
+    was prepared before is not built again unless its files or the settings changed. The folder also gets plan.toml: the
+    sizes of patch, batch and network for these scans and this machine, to read and to edit.
 
     \b
     Example:
@@ -157,7 +164,8 @@ def prepare(source: Path, data: Path, liver_config: Path | None, tumor_config: P
     """
     from cascade.commands import prepare as work
 
-    work(source, data, {"liver": liver_config, "tumor": tumor_config}, jobs or os.cpu_count() or 1)
+    configs = {stage: options[f"{stage}_config"] for stage in ("liver", "tumor")}
+    work(source, data, configs, options["jobs"] or os.cpu_count() or 1, options["memory"])
 
 
 def _training_options(command: _Command) -> _Command:

@@ -49,16 +49,16 @@ def check(source: Path, output: Path | None, jobs: int) -> None:
         raise InputError(f"{source}: errors in {listed(checkup.failed)}; the lines above say what to do")
 
 
-def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: int) -> None:
+def prepare(
+    source: Path, data: Path, configs: Mapping[str, Path | None], jobs: int, memory_gb: float | None = None
+) -> None:
     """`cascade prepare`."""
     from cascade.locks import locked
-    from cascade.settings import load_settings
-    from cascade.stages import STAGES
+    from cascade.planning import basis
     from preprocess.layouts import find_cases
-    from preprocess.prepared import Progress, StagePlan, prepare_dataset
+    from preprocess.prepared import Progress, prepare_dataset
 
-    settings = {name: load_settings(name, [c] if (c := configs[name]) else []) for name in STAGES}
-    plans = {name: StagePlan(settings[name].preparation, stage.training_box) for name, stage in STAGES.items()}
+    begun = basis(data, configs)
     cases = find_cases(source)
     with locked(data), click.progressbar(length=2 * len(cases), label="prepare") as bar:
 
@@ -66,7 +66,8 @@ def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: 
             bar.length = progress.total
             bar.update(progress.done - bar.pos)
 
-        dataset = prepare_dataset(cases, data, plans, jobs, show)
+        dataset = prepare_dataset(cases, data, begun.stage_plans(), jobs, show)
+        told = begun.write(dataset, memory_gb)
     for case in dataset.cases:
         row = case.survey
         tumor = f"{row.tumor_ml:8.1f} mL in {row.lesions} tumours" if case.scores_tumor else "tumours not labelled"
@@ -76,6 +77,7 @@ def prepare(source: Path, data: Path, configs: Mapping[str, Path | None], jobs: 
     for name, preparation in dataset.preparations.items():
         click.echo(f"{name}: {' x '.join(f'{s:g}' for s in preparation.spacing_mm)} mm (z, y, x)")
     click.echo(f"{len(dataset.cases)} cases of {len({c.patient for c in dataset.cases})} patients in {data}")
+    _say(told)
 
 
 def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
@@ -127,6 +129,7 @@ def _report_folds(stage_name: str, run: Path, count: int) -> None:
 def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: Any) -> None:
     from cascade.checkpoint import load_model
     from cascade.locks import locked
+    from cascade.plan_file import plan_of
     from cascade.settings import load_settings
     from cascade.stages import STAGES
     from cascade.training import train as work
@@ -135,12 +138,13 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
 
     if options["minutes"] and options["steps"]:
         raise UsageError("--minutes and --steps exclude each other: give one")
-    settings = load_settings(stage_name, options["configs"], options["assignments"])
+    dataset = load_dataset(data)
+    plan = plan_of(data, stage_name, dataset)
+    settings = load_settings(stage_name, options["configs"], options["assignments"], plan)
     if options["steps"]:
         settings = replace(settings, training=replace(settings.training, steps=options["steps"]))
     if options["init"] and options["resume"]:
         raise UsageError("--init and --resume exclude each other: a run that is resumed remembers what it began from")
-    dataset = load_dataset(data)
     training, held_out = split_by_fold(dataset.cases, options["fold"] or "0/5")
     with locked(run) if ranks.first else nullcontext():
         if ranks.first and not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):

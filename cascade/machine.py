@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,18 @@ def pick_device(name: str, place: int | None = None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ResourceError(f"--device {name}: no usable GPU found; use --device cpu")
     return device
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory of a GPU, or that of the machine as far as this process may use it (cgroup version 2)."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
+    return whole
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

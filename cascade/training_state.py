@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from torch import Tensor
 from cascade.checkpoint import Model, cpu_state, load_model, require_finite
 from cascade.logs import Logged
 from cascade.ranks import Ranks
-from cascade.settings import Optimizer, Settings, as_table
+from cascade.settings import Network, Optimizer, Settings, as_table, completed
 from cascade.stages import Stage
 from cascade.tensorfile import TensorFile, read_tensors, write_tensors
-from cascade.unet import UNet3d
+from cascade.unet import UNet3d, unet
 from cascade.validation import Validation
 from preprocess.errors import ModelError
 from preprocess.findings import listed
@@ -105,8 +105,7 @@ def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:
     theirs, ours = model.settings.network, job.settings.network
     if theirs != ours:
         raise ModelError(
-            f"--init: a network of features {list(theirs.features)}, stem {theirs.stem}; the settings say "
-            f"{list(ours.features)}, {ours.stem}: set network.features and network.stem to the model's"
+            f"--init: a network of {_spoken(theirs)}; the settings say {_spoken(ours)}: set [network] to the model's"
         )
     network.load_state_dict(dict(model.weights), strict=False)  # the outputs that only training has stay as they are
     seen = {*model.trained_on, *model.chosen_on}
@@ -115,9 +114,12 @@ def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:
     return {"begun_from": (model.trained_on, model.chosen_on), "warnings": (told,) if told else ()}
 
 
+def _spoken(network: Network) -> str:
+    return ", ".join(f"{key} {list(v) if isinstance(v, tuple) else v}" for key, v in asdict(network).items())
+
+
 def _network(job: Job) -> UNet3d:
-    network, deep = job.settings.network, job.settings.loss.deep_levels
-    return UNet3d(network.features, len(job.stage.regions), stem=network.stem, deep_levels=deep).to(job.device)
+    return unet(job.settings.network, len(job.stage.regions), job.settings.loss.deep_levels).to(job.device)
 
 
 def save_state(job: Job, state: State) -> None:
@@ -203,7 +205,8 @@ def _verified(path: Path) -> TensorFile:
 
 def _refuse_other(path: Path, header: dict[str, Any], job: Job) -> None:
     settings = as_table(replace(job.settings, training=replace(job.settings.training, steps=1)))
-    stored = {**header["settings"], "training": {**header["settings"]["training"], "steps": 1}}
+    stored = completed(header["settings"])
+    stored = {**stored, "training": {**stored["training"], "steps": 1}}
     changed = [name for name in settings if _plain(settings[name]) != _plain(stored.get(name))]
     if header["stage"] != job.stage.name or changed:
         raise ModelError(f"{path}: made with other settings ({', '.join(changed) or 'stage'}); leave them as they were")

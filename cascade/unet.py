@@ -1,30 +1,73 @@
-"""The one network of both stages: a plain 3D U-Net (Çiçek et al., MICCAI 2016) in the form that nnU-Net settled on.
+"""The one network of both stages: a 3D U-Net (Çiçek et al., MICCAI 2016) in the form that nnU-Net settled on.
 
-Two 3x3x3 convolutions a level with instance normalisation and leaky ReLU, strided convolutions down, transposed
-convolutions up, one logit channel a region. It knows neither spacing nor classes.
+Two 3x3x3 convolutions a block with instance normalisation and leaky ReLU, strided convolutions down, transposed
+convolutions up, one logit channel a region. On the way down blocks are plain or residual; on the way up, where less is
+decided, one plain block a level (Isensee et al., nnU-Net revisited, MICCAI 2024). It knows neither spacing nor classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from cascade.settings import Network
+
 
 class ConvBlock(nn.Sequential):
-    """Two times convolution 3x3x3, instance normalisation, leaky ReLU; the first may halve the resolution."""
+    """Two convolutions 3x3x3 a block, each with instance normalisation and leaky ReLU; the first may halve the size."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, blocks: int = 1) -> None:
+        layers: list[nn.Module] = []
+        for channels, step in ((inputs, stride), *[(outputs, 1)] * (2 * blocks - 1)):
+            layers += [*_convolved(channels, outputs, 3, step), _relu()]
+        super().__init__(*layers)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a way around them (He et al., CVPR 2016), which averages where they take steps."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        layers: list[nn.Module] = []
-        for channels, step in ((inputs, stride), (outputs, 1)):
-            layers += [
-                nn.Conv3d(channels, outputs, 3, stride=step, padding=1, bias=False),
-                nn.InstanceNorm3d(outputs, affine=True),
-                nn.LeakyReLU(0.01, inplace=True),
-            ]
-        super().__init__(*layers)
+        super().__init__()
+        first, second = _convolved(inputs, outputs, 3, stride), _convolved(outputs, outputs, 3, 1)
+        self.change = nn.Sequential(*first, _relu(), *second)
+        around: list[nn.Module] = [nn.AvgPool3d(stride)] if stride > 1 else []
+        self.around = nn.Sequential(*around, *(_convolved(inputs, outputs, 1, 1) if inputs != outputs else []))
+        self.relu = _relu()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(n, inputs, z, y, x) to (n, outputs, z / stride, y / stride, x / stride)."""
+        return cast(Tensor, self.relu(self.change(image) + self.around(image)))
+
+
+def _convolved(inputs: int, outputs: int, size: int, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv3d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+    return [convolution, nn.InstanceNorm3d(outputs, affine=True)]
+
+
+def _relu() -> nn.Module:
+    return nn.LeakyReLU(0.01, inplace=True)
+
+
+def _residual(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Module:
+    rest = (ResidualBlock(outputs, outputs) for _ in range(blocks - 1))
+    return nn.Sequential(ResidualBlock(inputs, outputs, stride), *rest)
+
+
+def unet(network: Network, regions: int, deep_levels: int = 0) -> UNet3d:
+    """The network that `network` describes, with one output a region; see `UNet3d` for `deep_levels`."""
+    down = _residual if network.encoder == "residual" else ConvBlock
+    return UNet3d(
+        network.features,
+        regions,
+        stem=network.stem,
+        deep_levels=deep_levels,
+        level=partial(down, blocks=network.blocks),
+    )
 
 
 class UNet3d(nn.Module):
@@ -33,15 +76,24 @@ class UNet3d(nn.Module):
     `features` are the channels of each level, finest first. The finest level has the image's resolution divided by
     `stem`: the first convolution takes steps of that size, and the last one turns each of its voxels into `stem`^3
     again, so that nothing is computed at full resolution, where most of the time goes and least is seen. With
-    `deep_levels`, so many coarser levels have an output of their own, for training alone (see `outputs`).
+    `deep_levels`, so many coarser levels have an output of their own, for training alone (see `outputs`). `level`
+    makes a level of the way down from its channels in and out and the step of its first convolution.
     """
 
-    def __init__(self, features: tuple[int, ...], regions: int, *, stem: int = 1, deep_levels: int = 0) -> None:
+    def __init__(
+        self,
+        features: tuple[int, ...],
+        regions: int,
+        *,
+        stem: int = 1,
+        deep_levels: int = 0,
+        level: Callable[[int, int, int], nn.Module] = ConvBlock,
+    ) -> None:
         super().__init__()
         self.multiple, self.regions = stem * 2 ** (len(features) - 1), regions
         self.down = nn.ModuleList(
-            ConvBlock(inputs, outputs, stride=stem if level == 0 else 2)
-            for level, (inputs, outputs) in enumerate(zip((1, *features[:-1]), features, strict=True))
+            level(inputs, outputs, stem if number == 0 else 2)
+            for number, (inputs, outputs) in enumerate(zip((1, *features[:-1]), features, strict=True))
         )
         self.up = nn.ModuleList(nn.ConvTranspose3d(deep, shallow, 2, stride=2) for shallow, deep in pairwise(features))
         self.join = nn.ModuleList(ConvBlock(2 * shallow, shallow) for shallow in features[:-1])

@@ -17,6 +17,7 @@ from preprocess.findings import Finding, error, warning
 from preprocess.geometry import Box, Grid, Index, Triple
 from preprocess.io import Scan, read_scan
 from preprocess.layouts import read_label
+from preprocess.measures import Measures, measure
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume, content_id
 
 #: LiTS volumes that were published without tumour.
@@ -63,6 +64,7 @@ class Examination:
     liver_hu: float | None
     odd_share: float | None
     context: bool
+    measures: Measures
     findings: tuple[Finding, ...]
 
 
@@ -87,7 +89,7 @@ def examine(case: Case) -> Examination:
     hu = (float(volume.array.min()), float(volume.array.max()))
     box = Box.around(labels.array)
     liver_hu, odd_share = _liver_hu(volume, labels)
-    lesions = 0 if box is None else len(components(labels.array[box.slices] == TUMOR)[1]) - 1
+    measures = measure(volume, labels, tumors=case.scores_tumor)
     seen = Examination(
         content=content_id(volume),
         values=values_id(volume),
@@ -98,10 +100,11 @@ def examine(case: Case) -> Examination:
         clipped=_is_clipped(volume, hu),
         liver_ml=round(labels.ml(LIVER), 3),
         tumor_ml=round(labels.ml(TUMOR), 3) if case.scores_tumor else 0.0,
-        lesions=lesions if case.scores_tumor else 0,
+        lesions=len(measures.lesion_mm),
         liver_hu=liver_hu,
         odd_share=odd_share,
         context=box is not None and box.start[0] > 0 and box.stop[0] < grid.shape[0],
+        measures=measures,
         findings=(),
     )
     found = [warning(text, case.name) for text in (*scan.warnings, *_image_oddities(case, scan))]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from preprocess.files import remove_leftovers, write_atomic, write_json
 from preprocess.geometry import Box, Grid, Triple, triple
 from preprocess.io import read_scan
 from preprocess.layouts import read_label
+from preprocess.measures import Measures, measures_from, widened
 from preprocess.preparation import Preparation, SpacingPlan
 from preprocess.resample import resample_labels
 from preprocess.workers import outcomes
@@ -43,17 +44,28 @@ TrainingBox = Callable[[NDArray[np.uint8], Grid], Box]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What preparing needs to know of a stage: its spacing policy and which part of a scan it trains on."""
+    """What preparing needs to know of a stage: its spacing policy and which part of a scan it trains on.
+
+    Unless `fixed_window`, the HU window is widened where liver or tumours reach beyond it.
+    """
 
     spacing: SpacingPlan
     training_box: TrainingBox
+    fixed_window: bool = False
+
+    def resolved(self, surveys: Sequence[Survey]) -> Preparation:
+        """The preparation for a dataset of these cases."""
+        chosen = self.spacing.resolved([survey.spacing_mm for survey in surveys])
+        measures = [survey.measures for survey in surveys if survey.measures]
+        return chosen if self.fixed_window else replace(chosen, window_hu=widened(chosen.window_hu, measures))
 
 
 @dataclass(frozen=True)
 class Survey:
     """What one case is like. `content` identifies the voxels of the image, whatever file they came in.
 
-    `context`: there is anatomy above and below the liver. Volumes in mL; spacing (z, y, x) in mm.
+    `context`: there is anatomy above and below the liver. Volumes in mL; spacing (z, y, x) in mm. `measures`: None in a
+    dataset that was prepared before there were plans.
     """
 
     content: str
@@ -63,6 +75,7 @@ class Survey:
     lesions: int
     context: bool
     warnings: tuple[str, ...]
+    measures: Measures | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +135,7 @@ def prepare_dataset(
     surveys = _gather(_survey, [(c, folder / "cases" / c.name) for c in usable], jobs, report, 0)
     for finding in repeated_scans({name: survey.content for name, (survey, _) in surveys.items()}):
         raise InputError(finding.text)
-    preparations = {
-        name: plan.spacing.resolved([s.spacing_mm for s, _ in surveys.values()]) for name, plan in plans.items()
-    }
+    preparations = {name: plan.resolved([survey for survey, _ in surveys.values()]) for name, plan in plans.items()}
     stages = {name: (preparations[name], plan.training_box) for name, plan in plans.items()}
     (folder / "dataset.json").unlink(missing_ok=True)
     tasks = [(c, folder / "cases" / c.name, surveys[c.name], stages) for c in usable]
@@ -222,7 +233,7 @@ def _survey(case: Case, folder: Path) -> tuple[Survey, str]:
     files = _files_key(case)
     try:
         old, key = _read_survey(folder)
-        if key["files"] == files and key["format"] == FORMAT:
+        if key["files"] == files and key["format"] == FORMAT and old.measures is not None:
             return old, files
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing usable from an earlier run
@@ -235,6 +246,7 @@ def _survey(case: Case, folder: Path) -> tuple[Survey, str]:
         lesions=seen.lesions,
         context=seen.context,
         warnings=tuple(finding.text for finding in seen.findings),
+        measures=seen.measures,
     ), files
 
 
@@ -247,8 +259,15 @@ def _build(
         "stages": {name: asdict(preparation) for name, (preparation, _) in stages.items()},
     }
     key = json.loads(json.dumps(key))
-    if _is_built(folder, key):
+    if not _is_built(folder, key):
+        _build_arrays(case, folder, stages)
+    elif _read_survey(folder)[0] == survey[0]:
         return
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.npy"))}
+    write_json(folder / "case.json", {"key": key, "survey": asdict(survey[0]), "bytes": sizes})
+
+
+def _build_arrays(case: Case, folder: Path, stages: Mapping[str, tuple[Preparation, TrainingBox]]) -> None:
     _make(folder)
     remove_leftovers(folder)
     (folder / "case.json").unlink(missing_ok=True)
@@ -260,8 +279,6 @@ def _build(
         _save(folder / f"{name}_image.npy", preparation.prepared(part).astype(np.float16))
         small = resample_labels(labels.cropped(box), preparation.working_grid(part.grid))
         _save(folder / f"{name}_labels.npy", small.array)
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.npy"))}
-    write_json(folder / "case.json", {"key": key, "survey": asdict(survey[0]), "bytes": sizes})
 
 
 def _is_built(folder: Path, key: Mapping[str, Any]) -> bool:
@@ -278,6 +295,7 @@ def _read_survey(folder: Path) -> tuple[Survey, dict[str, Any]]:
     row = table["survey"]
     row["spacing_mm"] = triple(row["spacing_mm"])
     row["warnings"] = tuple(row["warnings"])
+    row["measures"] = measures_from(row["measures"]) if row.get("measures") else None
     return Survey(**row), table["key"]
 
 

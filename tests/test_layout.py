@@ -31,7 +31,7 @@ def imports_of(file):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_run_one_way(package):
-    files = list((ROOT / package).glob("*.py"))
+    files = list((ROOT / package).rglob("*.py"))
     assert files
     for file in files:
         ours = {name for name in imports_of(file) if name in PACKAGES}
@@ -40,7 +40,7 @@ def test_imports_run_one_way(package):
 
 @pytest.mark.parametrize("package", ["preprocess", "stage1_liver", "stage2_tumor", "evaluate"])
 def test_only_cascade_knows_torch(package):
-    assert not [file for file in (ROOT / package).glob("*.py") if "torch" in set(imports_of(file))]
+    assert not [file for file in (ROOT / package).rglob("*.py") if "torch" in set(imports_of(file))]
 
 
 def test_the_wheel_holds_the_packages_and_the_recipes_only(tmp_path):

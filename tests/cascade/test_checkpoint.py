@@ -1,7 +1,7 @@
 import json
 import pickle
 import struct
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from cascade.checkpoint import Model, averaged, load_model, save_model
 from cascade.settings import as_table
 from cascade.stages import LIVER, TUMOR
-from cascade.unet import UNet3d
+from cascade.unet import UNet3d, unet
 from preprocess.errors import ModelError
 from preprocess.preparation import Preparation
 
@@ -127,6 +127,28 @@ def test_a_model_of_a_version_with_other_training_settings_is_usable(model, tmp_
     del settings["augmentation"]["noise"]
     settings["training"]["a_later_key"] = 1
     assert load_model(with_header(tmp_path / "m", model, settings=settings), LIVER).settings == model.settings
+
+
+def test_a_model_from_before_there_were_encoders_is_plain(model, tmp_path):
+    save_model(tmp_path / "m", model)
+    settings = header_of(tmp_path / "m")["settings"]
+    del settings["network"]["encoder"], settings["network"]["blocks"]
+    read = load_model(with_header(tmp_path / "m", model, settings=settings), LIVER)
+    assert (read.settings.network.encoder, read.settings.network.blocks) == ("plain", 1)
+
+
+def test_a_model_with_a_residual_encoder_is_read_back(model, tmp_path):
+    described = replace(model.settings.network, encoder="residual", blocks=2)
+    network = unet(described, 1)
+    settings = replace(model.settings, network=described)
+    recipe = {**model.recipe, "network": asdict(described)}
+    save_model(tmp_path / "m", replace(model, settings=settings, recipe=recipe, weights=network.state_dict()))
+    read = load_model(tmp_path / "m", LIVER)
+    x = torch.ones(1, 1, 4, 6, 8)
+    torch.testing.assert_close(read.network()(x), network(x), rtol=1e-2, atol=1e-2)
+    plain = replace(read, settings=model.settings)
+    with pytest.raises(ModelError, match=r"weights do not fit network.features = .*, encoder plain"):
+        plain.network()
 
 
 def test_two_models_are_averaged_weight_by_weight(model):

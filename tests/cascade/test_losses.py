@@ -58,6 +58,12 @@ def test_ratios_by_hand(name, expected):
     assert by_count(counts).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_losses_that_are_promised_are_there():
+    assert {"jaccard", "tversky", "exp_log_dice", "sensitivity_specificity", "focal", "dice_ce", "log_dice_ce"} <= {
+        *LOSSES
+    }
+
+
 def test_smoothing_keeps_the_ratio_of_a_sliver_near_one():
     counts = Counts(*(torch.tensor([v]) for v in (0.0, 1.0, 0.0, 9.0)), smooth=50.0)
     assert counts.ratio(0.5, 0.5).item() == pytest.approx(50 / 50.5)
@@ -128,6 +134,7 @@ def test_a_batch_without_tumour_still_teaches(name):
     loss = cost(logits, tensor([[[1, 1, 0], [0, 0, 0]]]), name=name)
     loss.backward()
     assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
     assert (logits.grad[0, 1] > 0.01).all()  # every voxel is pushed down
 
 

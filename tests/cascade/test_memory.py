@@ -1,43 +1,43 @@
-"""A mask of all of a long scan is hundreds of MB: what looks at a result makes no second one."""
-
-import tracemalloc
-
-import numpy as np
 import pytest
 
-from cascade.plausibility import doubts
-from preprocess.geometry import Grid
-from preprocess.lesions import lesion_table
-from preprocess.nifti import verify_nifti, write_nifti
-from preprocess.nifti_header import NiftiHeader
-from preprocess.volume import LabelMap, Volume
-
-GRID = Grid((240, 260, 220), (1.0, 0.8, 0.8))
-LABELS = np.zeros(GRID.shape, np.uint8)
-LABELS[100:130, 40:70, 30:60] = 1
-LABELS[110:115, 50:55, 40:45] = 2
-MAP, HU = LabelMap(LABELS, GRID), Volume(LABELS.astype(np.int16), GRID)
+from cascade.memory import LIBRARIES, PER_SAVED, PER_WEIGHT, training_bytes
+from cascade.settings import load_settings
+from cascade.unet import unet
 
 
-def peak_share(work):
-    """The most memory that `work` takes, as a share of one mask."""
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1] / LABELS.nbytes
-    finally:
-        tracemalloc.stop()
+def taken(*assignments, half=False, stage="tumor"):
+    return training_bytes(load_settings(stage, assignments=assignments), 2, half=half)
 
 
-LOOKS = {"ml": lambda: MAP.ml(1), "doubts": lambda: doubts(MAP, HU, 0.9), "lesions": lambda: lesion_table(MAP, HU)}
+def test_memory_by_hand():
+    """One level, one voxel a value, 4 bytes each: image 1 channel; two blocks' convolutions, norms and activations."""
+    settings = ["network.features=[2]", "network.stem=1", "sampling.patch=[2, 4, 8]", "loss.deep_levels=0"]
+    chosen = load_settings("liver", assignments=[*settings, "sampling.batch=1", "loss.name='ce'"])
+    weights = sum(p.numel() for p in unet(chosen.network, 1).parameters())
+    voxels = 64
+    batch = 3 * 4 * voxels
+    kept = (training_bytes(chosen, 1, half=False) - LIBRARIES - PER_WEIGHT * weights - batch) / PER_SAVED
+    # image 1; twice convolution and activation of 2 channels; of the loss logits, target and probabilities at least
+    assert 4 * voxels * (1 + 2 * (2 + 2) + 3) <= kept <= 4 * voxels * (1 + 2 * (2 + 2) + 8)
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_looking_at_a_mask_takes_a_fraction_of_it(look):
-    assert peak_share(look) < 0.25
+def test_twice_the_batch_saves_twice_as_much():
+    one, two, four = (taken(f"sampling.batch={n}") for n in (1, 2, 4))
+    assert four - two == pytest.approx(2 * (two - one), rel=0.01)
 
 
-def test_a_mask_that_is_read_back_is_the_only_other_one(tmp_path):
-    path, header = tmp_path / "a.nii.gz", NiftiHeader.of(GRID)
-    write_nifti(path, LABELS, header)
-    assert peak_share(lambda: verify_nifti(path, LABELS, header)) < 1.7
+def test_half_precision_saves_nearly_half_of_the_activations():
+    assert 0.5 < (taken(half=True) - LIBRARIES) / (taken() - LIBRARIES) < 0.75
+
+
+def test_what_costs_more_is_known():
+    plain = taken("network.encoder='plain'")
+    assert taken("network.encoder='residual'") > plain
+    assert taken("network.blocks=2") > plain
+    assert taken("network.stem=1") > 3 * plain
+    assert taken("loss.deep_levels=0") < plain
+
+
+def test_the_shipped_recipes_fit_into_a_small_machine():
+    assert taken(half=True) < 1.5e9
+    assert taken(half=True, stage="liver") < 1.5e9

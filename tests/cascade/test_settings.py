@@ -165,6 +165,8 @@ def test_values_of_the_wrong_kind_are_refused(assignment, end):
     [
         ("network.features=[]", "network.features = ()"),
         ("network.features=[8, 0]", "network.features = (8, 0) must be positive"),
+        ("network.encoder='dense'", "network.encoder = 'dense' must be plain or residual"),
+        ("network.blocks=0", "network.blocks = 0 must be positive"),
         ("sampling.patch=[8, 0, 8]", "sampling.patch and sampling.batch must be positive"),
         ("sampling.batch=0", "sampling.patch and sampling.batch must be positive"),
         ("sampling.shares={ liver = 0, anywhere = 0 }", "must be positive in sum"),

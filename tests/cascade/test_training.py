@@ -12,7 +12,7 @@ from cascade.interrupts import Interrupted
 from cascade.ranks import Ranks
 from cascade.settings import Optimizer
 from cascade.stages import STAGES
-from cascade.tensorfile import read_tensors
+from cascade.tensorfile import read_tensors, write_tensors
 from cascade.training import learning_rate, train
 from cascade.training_state import Job
 from preprocess.errors import ModelError
@@ -129,6 +129,23 @@ def test_resume_refuses_other_settings_and_other_cases(prepared, tiny_settings, 
         train(replace(job, resume=True, train=load_dataset(prepared).cases[:2]), QUIET)
 
 
+def test_a_state_from_before_there_were_encoders_goes_on(prepared, tiny_settings, tmp_path):
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
+    train(job, QUIET)
+    file = read_tensors(tmp_path / "run" / "resume.safetensors")
+    del file.header["settings"]["network"]["encoder"], file.header["settings"]["network"]["blocks"]
+    write_tensors(tmp_path / "run" / "resume.safetensors", file.tensors, file.header)
+    assert train(replace(job, resume=True), QUIET).steps == 4
+
+
+def test_a_residual_network_is_trained_and_predicts(prepared, tiny_settings, tmp_path):
+    network = replace(tiny_settings["tumor"].network, encoder="residual", blocks=2)
+    train(
+        job_for("tumor", prepared, {"tumor": replace(tiny_settings["tumor"], network=network)}, tmp_path / "r"), QUIET
+    )
+    assert load_model(tmp_path / "r" / "best.safetensors", STAGES["tumor"]).settings.network == network
+
+
 def test_a_finished_run_can_be_extended_and_is_looked_at_again(prepared, tiny_settings, tmp_path):
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run")
     train(job, QUIET)
@@ -226,5 +243,5 @@ def test_a_model_of_another_network_is_no_beginning(prepared, tiny_settings, tmp
     train(job_for("liver", prepared, tiny_settings, tmp_path / "a", held_out=[]), QUIET)
     model = load_model(tmp_path / "a" / "last.safetensors", STAGES["liver"])
     other = replace(tiny_settings["liver"], network=replace(tiny_settings["liver"].network, features=(4, 16)))
-    with pytest.raises(ModelError, match=r"--init: a network of features .*set network.features and network.stem"):
+    with pytest.raises(ModelError, match=r"--init: .*features \[4, 8\], .*features \[4, 16\], .*set \[network\] to"):
         train(job_for("liver", prepared, {"liver": other}, tmp_path / "b", init=model), QUIET)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from cascade.unet import ConvBlock, UNet3d
+from cascade.settings import Network
+from cascade.unet import ConvBlock, ResidualBlock, UNet3d, unet
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,50 @@ def test_a_stem_leaves_out_the_full_resolution_and_gives_it_back():
 
 def test_there_are_no_more_deep_outputs_than_levels():
     assert len(UNet3d((2, 3), 1, deep_levels=5).outputs(torch.zeros(1, 1, 4, 4, 4))) == 2
+
+
+def test_a_plain_network_is_what_it_was_before_it_had_a_description():
+    torch.manual_seed(1)
+    described = unet(Network((2, 3, 4), 2, "plain", 1), 2, deep_levels=1)
+    before = UNet3d((2, 3, 4), 2, stem=2, deep_levels=1)
+    described.load_state_dict(before.state_dict())
+    assert list(described.state_dict())[:3] == ["down.0.0.weight", "down.0.1.weight", "down.0.1.bias"]
+    image = torch.randn(1, 1, 8, 16, 24)
+    torch.testing.assert_close(described(image), before(image))
+
+
+@pytest.mark.parametrize("encoder", ["plain", "residual"])
+@pytest.mark.parametrize("stem", [1, 2])
+def test_both_encoders_have_deep_outputs_and_use_every_weight(encoder, stem):
+    torch.manual_seed(1)
+    network = unet(Network((2, 3, 4), stem, encoder, 2), 2, deep_levels=2)
+    outputs = network.outputs(torch.randn(1, 1, 8 * stem, 12 * stem, 16 * stem))
+    full = torch.tensor([8, 12, 16]) * stem
+    assert [tuple(o.shape[2:]) for o in outputs] == [tuple((full // 2**k).tolist()) for k in range(3)]
+    sum(o.square().sum() for o in outputs).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "blocks", "convolutions"), [("plain", 3, 6), ("residual", 1, 3), ("residual", 3, 7)]
+)
+def test_a_level_has_so_many_blocks(encoder, blocks, convolutions):
+    level = unet(Network((2, 3), 1, encoder, blocks), 1).down[1]
+    assert sum(isinstance(m, torch.nn.Conv3d) for m in level.modules()) == convolutions
+
+
+def test_a_residual_block_adds_what_it_changes():
+    block = ResidualBlock(2, 2)
+    for weight in block.change.parameters():
+        torch.nn.init.zeros_(weight)
+    image = torch.rand(1, 2, 2, 3, 4)
+    torch.testing.assert_close(block(image), image)
+
+
+def test_the_way_around_averages_where_the_block_takes_steps():
+    block = ResidualBlock(1, 1, 2)
+    for weight in block.change.parameters():
+        torch.nn.init.zeros_(weight)
+    image = torch.arange(16.0).reshape(1, 1, 2, 2, 4)
+    # voxels 0 1 4 5 8 9 12 13 and 2 3 6 7 10 11 14 15
+    assert block(image).flatten().tolist() == [6.5, 8.5]

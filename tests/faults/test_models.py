@@ -130,15 +130,26 @@ def test_row_98_a_large_file_of_another_kind_is_not_read(tmp_path):
 
 
 def with_features(path, features):
-    settings = json.loads(parts(path)[0]["__metadata__"]["cascade"])["settings"]
-    return with_header(path, settings={**settings, "network": {"features": features, "stem": 1}})
+    return with_header(path, settings={**header_of(path)["settings"], "network": {"features": features, "stem": 1}})
+
+
+def header_of(path):
+    return json.loads(parts(path)[0]["__metadata__"]["cascade"])
 
 
 @pytest.mark.parametrize("features", [[10**9, 10**9], [2**62, 4], [40, 80], [4] * 5000])
 def test_row_98_a_network_that_its_weights_do_not_fill_is_not_made(path, monkeypatch, features):
     with_features(path, features)
-    monkeypatch.setattr("cascade.checkpoint.UNet3d", lambda *_, **__: pytest.fail("made"))
+    monkeypatch.setattr("cascade.checkpoint.unet", lambda *_, **__: pytest.fail("made"))
     with pytest.raises(ModelError, match=r"m.safetensors: weights do not fit network.features = .*: too few weights"):
+        load_model(path, LIVER)
+
+
+def test_row_98_nor_one_of_more_blocks_than_its_weights_fill(path, monkeypatch):
+    settings = header_of(path)["settings"]
+    with_header(path, settings={**settings, "network": {**settings["network"], "blocks": 10**9}})
+    monkeypatch.setattr("cascade.checkpoint.unet", lambda *_, **__: pytest.fail("made"))
+    with pytest.raises(ModelError, match="too few weights"):
         load_model(path, LIVER)
 
 

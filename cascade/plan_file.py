@@ -1,0 +1,141 @@
+"""`plan.toml` of a prepared dataset: what `cascade prepare` chose for both stages, to read and to edit.
+
+Training lays its tables `[liver.*]` and `[tumor.*]` over the shipped recipe. The file holds a key of its own text, so
+that one which was edited is told from one that may be replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cascade.settings import Settings, load_settings, read_table
+from preprocess.errors import InputError
+from preprocess.prepared import PreparedCase, PreparedDataset
+
+PLAN = "plan.toml"
+
+_HEAD = """\
+# What cascade prepare chose for this dataset. Training lays it over the shipped recipe, and --config and --set over it.
+# Any setting of a stage may be changed or added here. An edited plan is kept when the dataset is prepared again, which
+# a change of [*.preparation] needs. Delete the file to get a new plan.
+"""
+_KEY = re.compile(r"^# key [0-9a-f]{16}\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A stage's settings beside the recipe that they come from, and what a training step with them takes."""
+
+    recipe: Settings
+    chosen: Settings
+    bytes: int
+
+
+def plan_text(dataset: PreparedDataset, stages: Mapping[str, Sized], told: str) -> str:
+    """The text of `plan.toml`; `told` says of the memory that it was made for."""
+    patients = len({case.patient for case in dataset.cases})
+    body = f"# {len(dataset.cases)} cases of {patients} patients. {told}\n"
+    for stage, sized in stages.items():
+        body += "".join(_tables(stage, sized, dataset))
+    return f"{_HEAD}# key {_key(_HEAD + body)}\n{body}"
+
+
+def is_edited(path: Path) -> bool:
+    """Whether there is a plan that somebody wrote or changed. Raises UsageError when it cannot be read."""
+    if not path.exists():
+        return False
+    read_table(path)  # says what is wrong with it
+    text = path.read_text("utf-8")
+    return f"# key {_key(_KEY.sub('', text))}\n" not in text
+
+
+def plan_of(folder: Path, stage: str, dataset: PreparedDataset) -> Path | None:
+    """The plan of the dataset in `folder`, None where there is none: it was prepared before there were plans.
+
+    Raises UsageError when it cannot be used, and InputError when it says to prepare scans in another way than these
+    are prepared.
+    """
+    path = folder / PLAN
+    if not path.exists():
+        return None
+    spacings = [case.survey.spacing_mm for case in dataset.cases]
+    planned, done = load_settings(stage, plan=path).preparation.resolved(spacings), dataset.preparations[stage]
+    if "preparation" in read_table(path).get(stage, {}) and planned != done:
+        raise InputError(
+            f"{path}: [{stage}.preparation] says {_by(planned.spacing_mm)} mm, {list(planned.window_hu)} HU; the scans "
+            f"are prepared at {_by(done.spacing_mm)} mm, {list(done.window_hu)} HU: run cascade prepare again"
+        )
+    return path
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _tables(stage: str, sized: Sized, dataset: PreparedDataset) -> Iterator[str]:
+    chosen, preparation = sized.chosen, dataset.preparations[stage]
+    spacing, patch = np.array(preparation.spacing_mm), np.array(chosen.sampling.patch)
+    yield f"\n[{stage}.preparation]\n"
+    yield f"finest_mm = {list(preparation.spacing_mm)}  # {_spacing_told(sized.recipe, dataset)}\n"
+    yield f"coarsest_mm = {list(preparation.spacing_mm)}  # equal, so fixed{_lesions_told(spacing, dataset)}\n"
+    yield f"window_hu = {list(preparation.window_hu)}  # becomes -1..1, the rest is clipped; {_hu_told(dataset)}\n"
+    scans = np.array([case.image(stage).shape for case in dataset.cases])
+    yield f"\n[{stage}.sampling]\n"
+    yield (
+        f"patch = {list(chosen.sampling.patch)}  # {_by(patch * spacing)} mm; scans have {_by(scans.min(0))} to "
+        f"{_by(scans.max(0))} voxels, median {_by(np.median(scans, 0))}{_versus(sized, 'sampling', 'patch')}\n"
+    )
+    memory = f"a training step takes about {sized.bytes / 1e9:.2g} GB"
+    yield f"batch = {chosen.sampling.batch}  # patches a step; {memory}{_versus(sized, 'sampling', 'batch')}\n"
+    coarsest = _by(patch // chosen.network.multiple)
+    yield f"\n[{stage}.network]\nfeatures = {list(chosen.network.features)}  # the coarsest level of a patch has "
+    yield f"{coarsest} voxels{_versus(sized, 'network', 'features')}\n"
+    yield f"\n[{stage}.window]\nsize = {list(chosen.window.size)}  # of prediction; as the patch, or as it was set\n"
+
+
+def _versus(sized: Sized, table: str, key: str) -> str:
+    recipe, chosen = (getattr(getattr(settings, table), key) for settings in (sized.recipe, sized.chosen))
+    return "; as in the recipe" if recipe == chosen else f"; the recipe has {str(recipe).strip('()')}"
+
+
+def _spacing_told(recipe: Settings, dataset: PreparedDataset) -> str:
+    each = np.array([case.survey.spacing_mm for case in dataset.cases])
+    limits = recipe.preparation
+    return (
+        f"mm (z, y, x): the median {_by(np.median(each, 0))} of {_by(each.min(0))} to {_by(each.max(0))}, "
+        f"held between {_by(limits.finest_mm)} and {_by(limits.coarsest_mm)}"
+    )
+
+
+def _lesions_told(spacing: np.ndarray[tuple[int], np.dtype[np.float64]], dataset: PreparedDataset) -> str:
+    sizes = [mm for case in dataset.cases if case.survey.measures for mm in case.survey.measures.lesion_mm]
+    if not sizes:
+        return "; no tumour was measured"
+    low, middle, high = (float(v) for v in np.percentile(sizes, (10, 50, 90)))
+    voxels = low / float(np.prod(spacing)) ** (1 / 3)
+    return (
+        f"; {len(sizes)} tumours, median {middle:.3g} mm, 10 % below {low:.3g} ({voxels:.2g} voxels), above {high:.3g}"
+    )
+
+
+def _hu_told(dataset: PreparedDataset) -> str:
+    return ", ".join(_hu_of(name, dataset.cases) for name in ("liver", "tumor"))
+
+
+def _hu_of(name: str, cases: tuple[PreparedCase, ...]) -> str:
+    each = [getattr(case.survey.measures, f"{name}_hu", ()) for case in cases]
+    each = [hu for hu in each if hu]
+    if not each:
+        return f"no {name} was measured"
+    low, middle, high = np.median(np.array(each), axis=0)
+    return f"99 % of {name} lie in {low:.0f} to {high:.0f} HU, median {middle:.0f}"
+
+
+def _by(values: object) -> str:
+    return " x ".join(f"{float(value):.3g}" for value in np.asarray(values))

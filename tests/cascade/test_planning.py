@@ -1,0 +1,167 @@
+import json
+import shutil
+import tomllib
+from dataclasses import replace
+
+import pytest
+
+from cascade.cli import run_command
+from cascade.plan_file import PLAN, is_edited, plan_of
+from cascade.planning import basis
+from cascade.settings import load_settings
+from preprocess.errors import InputError, UsageError
+from preprocess.prepared import load_dataset
+from tests.made_dataset import lits
+
+NONE = {"liver": None, "tumor": None}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with two tiny scans, and these prepared on a machine without GPU."""
+    folder = tmp_path_factory.mktemp("made")
+    assert run_command(["prepare", str(lits(folder / "lits", 7, 8)), "-o", str(folder / "data"), "--jobs", "1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def data(made, tmp_path):
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "data"
+
+
+def again(data, *options):
+    return run_command(["prepare", str(data.parent / "lits"), "-o", str(data), "--jobs", "1", *options])
+
+
+def edit(data, old, new):
+    text = (data / PLAN).read_text("utf-8")
+    assert old in text
+    (data / PLAN).write_text(text.replace(old, new), "utf-8")
+
+
+def test_a_plan_says_what_was_measured_beside_what_was_chosen(data):
+    text = (data / PLAN).read_text("utf-8")
+    table = tomllib.loads(text)
+    assert table["liver"]["preparation"]["finest_mm"] == [3.0, 3.0, 3.0]
+    assert table["tumor"]["preparation"]["coarsest_mm"] == [2.5, 1.25, 1.25]
+    assert table["tumor"]["network"] == {"features": [32, 64, 128, 160]}
+    for part in (
+        "# 2 cases of 2 patients.",
+        "the median 5 x 0.8 x 0.7 of 5 x 0.8 x 0.7 to 5 x 0.8 x 0.7, held between 3 x 3 x 3 and 3 x 3 x 3",
+        "2 tumours, median 4 mm, 10 % below 4 (2.5 voxels)",
+        "; the recipe has 64, 96, 96",
+        "; as in the recipe",
+        "99 % of liver lie in 1",
+        "99 % of tumor lie in 5",
+    ):
+        assert part in text
+    assert all("  # " in line for line in text.splitlines() if " = " in line)
+
+
+def test_training_takes_the_plan_under_config_and_set(data, tmp_path):
+    edit(data, "batch = 2", "batch = 3")
+    config = tmp_path / "mine.toml"
+    config.write_text("[network]\nstem = 1\n[sampling]\npatch = [32, 32, 48]\n")
+    chosen = load_settings("liver", [config], ["sampling.patch=[48, 48, 48]"], data / PLAN)
+    assert (chosen.sampling.batch, chosen.network.stem, chosen.sampling.patch) == (3, 1, (48, 48, 48))
+    assert load_settings("liver", [], [], data / PLAN).sampling.patch == (32, 32, 32)
+    assert load_settings("liver").sampling.patch == (64, 96, 96)
+
+
+def test_a_training_uses_the_plan(data, tmp_path, capsys):
+    edit(data, "features = [32, 64, 96, 128]", "features = [4, 8]")
+    run = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--fold", "all", "--steps", "1"]
+    assert run_command([*run, "--set", "sampling.patch=[16, 16, 16]"]) == 0
+    from cascade.checkpoint import load_model
+    from cascade.stages import LIVER
+
+    assert load_model(tmp_path / "run" / "last.safetensors", LIVER).settings.network.features == (4, 8)
+
+
+def test_a_plan_is_made_anew_until_it_is_edited_and_then_kept(data, capsys):
+    first = (data / PLAN).read_text("utf-8")
+    assert not is_edited(data / PLAN)
+    assert again(data, "--memory", "3") == 0
+    assert f"plan for training: {data / PLAN}" in capsys.readouterr().out
+    assert "up to 3 GB (--memory)" in (data / PLAN).read_text("utf-8") != first
+    edit(data, "batch = 4", "batch = 1")
+    edited = (data / PLAN).read_text("utf-8")
+    capsys.readouterr()
+    assert again(data) == 0
+    assert f"{data / PLAN} was edited and is kept; delete it for a new plan" in capsys.readouterr().out
+    assert (data / PLAN).read_text("utf-8") == edited
+    (data / PLAN).unlink()
+    assert again(data) == 0
+    assert (data / PLAN).read_text("utf-8") == first
+
+
+def test_another_spacing_in_the_plan_needs_preparing_and_gets_it(data, tmp_path, capsys):
+    edit(data, "[3.0, 3.0, 3.0]", "[4.0, 3.0, 3.0]")
+    with pytest.raises(
+        InputError, match=r"says 4 x 3 x 3 mm, .* prepared at 3 x 3 x 3 mm.*: run cascade prepare again"
+    ):
+        plan_of(data, "liver", load_dataset(data))
+    assert run_command(["train-liver", str(data), "-o", str(tmp_path / "run"), "--steps", "1"]) == 3
+    assert again(data) == 0
+    assert load_dataset(data).preparations["liver"].spacing_mm == (4.0, 3.0, 3.0)
+    assert plan_of(data, "liver", load_dataset(data)) == data / PLAN
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"\xff\0", "not valid TOML"),
+        (b"[liver", "not valid TOML"),
+        (b"[spleen]\n", "unknown key spleen; known here: liver, tumor"),
+        (b"liver = 3\n", "liver must be a table, [liver]"),
+        (b"[liver.network]\nwidth = 3\n", "[liver]: unknown key network.width"),
+        (b"[liver.sampling]\nbatch = 0\n", "[liver]: sampling.patch and sampling.batch must be positive"),
+        (b"[liver.sampling]\npatch = [60, 64, 64]\n", "[liver]: sampling.patch = (60, 64, 64) must be multiples"),
+    ],
+)
+def test_a_damaged_plan_is_one_line(data, tmp_path, capsys, content, part):
+    (data / PLAN).write_bytes(content)
+    with pytest.raises(UsageError):
+        plan_of(data, "liver", load_dataset(data))
+    for command in (
+        ["train-liver", str(data), "-o", str(tmp_path / "run")],
+        ["prepare", str(data.parent / "lits"), "-o", str(data)],
+    ):
+        capsys.readouterr()
+        assert run_command(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"cascade: {data / PLAN}: ")
+        assert part in line
+
+
+def test_a_dataset_from_before_there_were_plans_is_trained_on_as_before(data):
+    (data / PLAN).unlink()
+    for path in data.glob("cases/*/case.json"):
+        table = json.loads(path.read_text())
+        del table["survey"]["measures"]
+        path.write_text(json.dumps(table))
+    dataset = load_dataset(data)
+    assert plan_of(data, "liver", dataset) is None
+    assert dataset.cases[0].survey.measures is None
+    # its measures are taken when it is prepared again, its arrays stay
+    arrays = {path: path.stat().st_mtime_ns for path in data.glob("cases/*/*.npy")}
+    assert again(data) == 0
+    assert load_dataset(data).cases[0].survey.measures.lesion_mm == (4.0,)
+    assert arrays == {path: path.stat().st_mtime_ns for path in arrays}
+
+
+def test_what_a_config_of_prepare_sets_is_not_planned(tmp_path):
+    config = tmp_path / "mine.toml"
+    config.write_text("[sampling]\npatch = [64, 64, 64]\n[preparation]\nwindow_hu = [0, 50]\n")
+    begun = basis(tmp_path, {**NONE, "liver": config})
+    assert begun.fixed == {"liver": {"sampling.patch", "preparation.window_hu"}, "tumor": frozenset()}
+    assert [plan.fixed_window for plan in begun.stage_plans().values()] == [True, False]
+
+
+def test_a_window_is_widened_unless_it_was_set(data):
+    case = load_dataset(data).cases[0]
+    bright = replace(case.survey, measures=replace(case.survey.measures, tumor_hu=(10.0, 50.0, 333.0)))
+    plan = basis(data / "none", NONE).stage_plans()["liver"]
+    assert plan.resolved([bright]).window_hu == (-160.0, 340.0)
+    assert replace(plan, fixed_window=True).resolved([bright]).window_hu == (-160.0, 240.0)
