@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from cascade import commands
+from cascade.commands import data, prediction, scores, training
 from preprocess.errors import UsageError
 from preprocess.files import write_text
 from preprocess.io import write_image
@@ -41,11 +41,12 @@ def run_demo(folder: Path) -> None:
     make_cohort(folder / "cohort", SHOWN)
     click.echo("2/3  cascade run, with the models that come with the package")
     images, labels = folder / "cohort" / "images", folder / "cohort" / "labels"
-    options = {"liver_only": False, "overwrite": False, "keep_stages": True, "jobs": 1, "case_minutes": 30.0}
-    commands.run((images,), folder / "results", liver=None, tumor=None, device="auto", **options)
+    models = {"liver": None, "tumor": None, "liver_only": False, "device": "auto", "plain_malloc": False}
+    way = {"overwrite": False, "keep_stages": True, "jobs": 1, "case_minutes": 30.0}
+    prediction.run((images,), folder / "results", **models, **way)
     click.echo("3/3  cascade evaluate")
     scoring = {"convention": "lits", "cases": None, "versus": None, "resample_truth": False}
-    commands.evaluate(folder / "results", labels, folder / "scores", **scoring)
+    scores.evaluate(folder / "results", labels, folder / "scores", **scoring)
     click.echo(f"{time.monotonic() - started:.0f} s in all; look into {folder}")
 
 
@@ -61,10 +62,10 @@ def run_training_demo(folder: Path) -> None:
     click.echo("2/5  cascade prepare")
     with resources.as_file(resources.files("configs")) as configs:
         recipes = {stage: configs / f"demo_{stage}.toml" for stage in ("liver", "tumor")}
-        commands.prepare(table, folder / "data", recipes, jobs=2)
+        data.prepare(table, folder / "data", recipes, jobs=2)
         for number, stage in enumerate(("liver", "tumor"), 3):
             click.echo(f"{number}/5  cascade train-{stage}")
-            commands.train(
+            training.train(
                 stage,
                 folder / "data",
                 folder / stage,
@@ -80,7 +81,7 @@ def run_training_demo(folder: Path) -> None:
             )
     click.echo("5/5  cascade report on the held-out cases")
     models = {stage: [folder / stage / "best.safetensors"] for stage in ("liver", "tumor")}
-    commands.report(table, folder / "report", **models, device="auto", held_out=True)
+    scores.report(table, folder / "report", **models, device="auto", held_out=True)
     click.echo(f"{time.monotonic() - started:.0f} s in all; look into {folder}")
 
 

@@ -550,7 +550,7 @@ def test_row_107_prediction_first_takes_half_as_many_windows_at_once_which_chang
 def test_row_108_a_limit_of_memory_is_exit_5_and_one_line(data, tmp_path):
     code = f"""
 import resource, sys
-import cascade.training, cascade.commands, torch.utils.tensorboard
+import cascade.training, cascade.commands.training, torch.utils.tensorboard
 from cascade.cli import run_command
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)

@@ -1,0 +1,83 @@
+"""What `cascade evaluate`, `cascade report` and `cascade tune` do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.commands import say
+from preprocess.errors import InputError, UsageError
+from preprocess.files import write_bytes
+
+
+def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> None:
+    """`cascade evaluate`."""
+    from evaluate.case_table import read_facts
+    from evaluate.comparison import Comparison
+    from evaluate.pairs import evaluate_pairs, pair_cases
+    from evaluate.tables import screen_table, write_scores
+
+    versus, table = options["versus"], options["cases"]
+    each = [pair_cases(masks, truth) for masks in (predictions, versus) if masks]
+    if versus and len(each[0]) == 1:  # of two files the first one's name is the case
+        each[1] = [(each[0][0][0], *each[1][0][1:])]
+    facts = read_facts(table, {case: path for case, _, path in each[0]}) if table else None
+    rules = {"convention": options["convention"], "resample_truth": options["resample_truth"]}
+    cohorts = [evaluate_pairs(pairs, facts, **rules) for pairs in each]
+    comparison = Comparison(cohorts[0], cohorts[1]) if versus else None
+    write_scores(cohorts[0], output, comparison)
+    click.echo(screen_table(cohorts[0], comparison))
+
+
+def report(source: Path, output: Path, **options: Any) -> None:
+    """`cascade report`."""
+    from cascade.batch import refuse_failures
+    from cascade.stage_report import report_cases
+    from evaluate.pictures import png, three_planes
+    from evaluate.stage_tables import report_text, write_account
+    from evaluate.text import make_folder
+    from preprocess.layouts import find_cases
+
+    runners = _runners(options["liver"], options["tumor"], options["device"])
+    pictures: dict[str, bytes] = {}
+
+    def look(case: str, volume: Any, truth: Any, mask: Any) -> None:
+        pictures[case] = png(three_planes(volume, truth, mask))
+
+    cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
+    started = time.monotonic()
+    account, failures = report_cases(cases, runners, held_out_only=options["held_out"], say=say, look=look)
+    if not (account.accounts or failures):
+        raise InputError(f"{source}: no labelled case to report on" + (" is held out" if options["held_out"] else ""))
+    if account.accounts:
+        seconds = round(time.monotonic() - started, 1)
+        meta = {"models": [runner.models for runner in runners], "seconds": seconds, "failed": list(failures)}
+        write_account(account, output, meta)
+        make_folder(output / "pictures")
+        for case, picture in pictures.items():
+            write_bytes(output / "pictures" / f"{case}.png", picture)
+        click.echo(report_text(account))
+    refuse_failures(failures, len(cases))
+
+
+def _runners(livers: Sequence[Path], tumors: Sequence[Path], device: str) -> list[Any]:
+    """A runner for each pair of models; the installed pair when none is given."""
+    from cascade.case import load_runner
+
+    if max(len(livers), len(tumors)) > 1 and len(livers) != len(tumors):
+        raise UsageError(f"{len(livers)} --liver and {len(tumors)} --tumor models: give as many of one as of the other")
+    pairs = list(zip_longest(livers, tumors)) or [(None, None)]
+    return [load_runner(liver, tumor, device, liver_only=False) for liver, tumor in pairs]
+
+
+def tune(source: Path, output: Path, liver: Sequence[Path], tumor: Sequence[Path], device: str) -> None:
+    """`cascade tune`."""
+    from cascade.engine import pick_engine
+    from cascade.tune import tune as work
+
+    work(source, output, (liver, tumor), pick_engine(device), say)

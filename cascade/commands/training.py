@@ -1,0 +1,164 @@
+"""What `cascade train-liver` and `cascade train-tumor` do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.commands import say
+from preprocess.errors import UsageError
+from preprocess.files import write_json, write_text
+
+
+def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
+    """`cascade train-liver` and `cascade train-tumor`: one training, or one after the other those of `folds` folds.
+
+    Of processes that train together (see `cascade.ranks`) the first alone writes and says something.
+    """
+    from cascade.ranks import joined
+
+    count = options.pop("folds")
+    if count and options["fold"]:
+        raise UsageError("--fold and --folds exclude each other: one fold, or all of them")
+    with joined(options.pop("device")) as ranks:
+        ranks.require_alike({"--folds": count})
+        if count:
+            _train_folds(stage_name, data, run, count, ranks, **options)
+        else:
+            _train_one(stage_name, data, run, ranks, **options)
+
+
+def _train_folds(stage_name: str, data: Path, run: Path, count: int, ranks: Any, **options: Any) -> None:
+    from cascade.training_state import RESUME
+    from preprocess.prepared import load_dataset
+
+    count = min(count, len({case.patient for case in load_dataset(data).cases}))
+    for k in range(count):
+        part = run / f"fold-{k}"
+        again = ranks.from_first(lambda state=part / RESUME: options["resume"] and state.exists())
+        begin = None if again else options["init"]
+        one = {**options, "fold": f"{k}/{count}", "resume": again, "init": begin}
+        _train_one(stage_name, data, part, ranks, **one)
+    if ranks.first:
+        _report_folds(stage_name, run, count)
+
+
+def _report_folds(stage_name: str, run: Path, count: int) -> None:
+    rows, warnings = [], []
+    for k in range(count):
+        table = json.loads((run / f"fold-{k}" / "report.json").read_text("utf-8"))
+        rows += table["held_out"]
+        warnings += [f"fold {k}: {warning}" for warning in table["warnings"]]
+    scores = _write_report(run, stage_name, rows, warnings)
+    say((run / "report.txt").read_text("utf-8"))
+    names = " ".join(f"--{stage_name} {run / f'fold-{k}' / 'best.safetensors'}" for k in range(count))
+    say(f"each case above was scored by the model that has not seen it; for cascade report: {names}")
+    say(f"best models: {run}, for cascade run --{stage_name} and cascade tune; out of fold: {scores}")
+
+
+def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: Any) -> None:
+    from cascade.checkpoint import load_model
+    from cascade.locks import locked
+    from cascade.plan_file import plan_of
+    from cascade.settings import load_settings
+    from cascade.stages import STAGES
+    from cascade.training import train as work
+    from cascade.training_state import BEST, LAST, RESUME, Job
+    from preprocess.prepared import load_dataset
+
+    if options["minutes"] and options["steps"]:
+        raise UsageError("--minutes and --steps exclude each other: give one")
+    dataset = load_dataset(data)
+    plan = plan_of(data, stage_name, dataset)
+    settings = load_settings(stage_name, options["configs"], options["assignments"], plan)
+    if options["steps"]:
+        settings = replace(settings, training=replace(settings.training, steps=options["steps"]))
+    if options["init"] and options["resume"]:
+        raise UsageError("--init and --resume exclude each other: a run that is resumed remembers what it began from")
+    training, held_out = split_by_fold(dataset.cases, options["fold"] or "0/5")
+    with locked(run) if ranks.first else nullcontext():
+        if ranks.first and not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):
+            raise UsageError(f"{run}: holds a run already; use --resume to go on with it or another -o")
+        job = Job(
+            stage=STAGES[stage_name],
+            settings=settings,
+            preparation=dataset.preparations[stage_name],
+            train=training,
+            held_out=held_out,
+            folder=run,
+            ranks=ranks,
+            minutes=options["minutes"],
+            resume=options["resume"],
+            init=load_model(options["init"], STAGES[stage_name]) if options["init"] else None,
+        )
+        if not ranks.first:
+            work(job, lambda *_: None)
+            return
+        on = f"{ranks.device}" + (f" and {ranks.world - 1} more" if ranks.world > 1 else "")
+        click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {on}")
+        with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
+            outcome = work(job, _shower(bar))
+        _write_stage_report(run, stage_name, outcome, held_out)
+    say((run / "report.txt").read_text("utf-8"))
+    scores = f"held out: {outcome.best.text()}" if outcome.best else "nothing was held out to score it"
+    click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}; {scores}")
+
+
+def _shower(bar: Any) -> Any:
+    def show(step: int, share: float, loss: float, best: float) -> None:
+        known = f", Dice {best:.3f}" if best >= 0 else ""
+        bar.update(max(0, int(1000 * share) - bar.pos), f"step {step}, loss {loss:.3f}{known}")
+
+    return show
+
+
+def split_by_fold(cases: Any, fold: str) -> tuple[list[Any], list[Any]]:
+    """Training and held-out cases for `K/N` or `all`, by patient and balanced by tumour volume.
+
+    Both stages get the same parts, so a patient that one has not seen the other has not either. With fewer patients
+    than N there are as many parts as patients. Raises UsageError for anything else.
+    """
+    from preprocess.cases import split
+
+    if fold == "all":
+        return list(cases), []
+    number, slash, count = fold.partition("/")
+    if not (slash and number.isdigit() and count.isdigit()):
+        raise UsageError(f"--fold {fold}: write K/N, e.g. 0/5, or all")
+    patients = len({case.patient for case in cases})
+    if patients < 2:
+        raise UsageError(f"--fold {fold}: all cases are of one patient, nothing can be held out; use --fold all")
+    weights = {case.name: case.survey.tumor_ml for case in cases}
+    return split(cases, int(number), min(int(count), patients), weights)
+
+
+def _write_stage_report(run: Path, stage: str, outcome: Any, held_out: Any) -> None:
+    scored = outcome.best.table() if outcome.best else []
+    rows = [{"case": c.name, **row} for c, row in zip(held_out, scored, strict=False)]
+    _write_report(run, stage, rows, outcome.warnings)
+
+
+def _write_report(run: Path, stage: str, rows: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> str:
+    """Write the scores of `rows` as report.json and report.txt, and return them as a line."""
+    from cascade.validation import Validation
+
+    scores = [{k: v for k, v in row.items() if k != "case"} for row in rows]
+    held_out = Validation.from_table(scores)
+    means = held_out.means()
+    table = {"stage": stage, "convention": "lits", "held_out": rows, "mean": means}
+    write_json(run / "report.json", {**table, "warnings": list(warnings)})
+    lines = [f"Dice of stage {stage} on its own grid, held-out cases (LiTS convention: both empty is 1)"]
+    for row, score in zip(rows, scores, strict=True):
+        lines.append(f"  {row['case']}: {Validation.from_table([score]).text()}")
+    lines.append(f"  mean: {held_out.text()}" if rows else "  none held out")
+    for size, count in held_out.found().items():
+        lines.append(f"  lesions {size} mm: {count.detected} of {count.truth} found, {count.false} false")
+    lines += [f"  warning: {warning}" for warning in warnings]
+    write_text(run / "report.txt", "\n".join(lines) + "\n")
+    return held_out.text()
