@@ -19,6 +19,7 @@ import torch
 from cascade.batches import Batch
 from cascade.machine import autocast_dtype, tune_allocator
 from cascade.memory import training_bytes
+from cascade.ranks import Ranks
 from cascade.settings import load_settings
 from cascade.stages import STAGES
 from cascade.training import _step
@@ -57,7 +58,7 @@ def measured(stage: str, assignments: list[str]) -> tuple[int, int]:
     settings, device = load_settings(stage, assignments=assignments), torch.device("cpu")
     regions, before = len(STAGES[stage].regions), _status("VmRSS")
     preparation = Preparation((1.0, 1.0, 1.0), settings.preparation.window_hu)
-    job = Job(STAGES[stage], settings, preparation, [], [], Path(tempfile.gettempdir()), device)
+    job = Job(STAGES[stage], settings, preparation, [], [], Path(tempfile.gettempdir()), Ranks(device))
     state = fresh_state(job)
     shape = (settings.sampling.batch, regions, *settings.sampling.patch)
     for _ in range(3):

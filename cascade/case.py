@@ -111,7 +111,6 @@ def run_case(path: Path, runner: Runner, outputs: Outputs, ahead: Ahead | None =
             if ahead is not None and ahead.source == source:
                 scan, watch.seconds["read"] = ahead.scan, ahead.seconds
             else:
-                ahead = None  # its memory is free before the file is read again
                 with watch.step("read"):
                     scan = read_scan(path)
             result = segment(scan.volume, runner.liver, runner.tumor, watch)

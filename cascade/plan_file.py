@@ -96,6 +96,10 @@ def _tables(stage: str, sized: Sized, dataset: PreparedDataset) -> Iterator[str]
     coarsest = _by(patch // chosen.network.multiple)
     yield f"\n[{stage}.network]\nfeatures = {list(chosen.network.features)}  # the coarsest level of a patch has "
     yield f"{coarsest} voxels{_versus(sized, 'network', 'features')}\n"
+    # Whatever else decides about the memory and the multiples of a patch must stay as it was planned with.
+    yield f"stem = {chosen.network.stem}{_versus(sized, 'network', 'stem').replace('; ', '  # ', 1)}\n"
+    yield f'encoder = "{chosen.network.encoder}"{_versus(sized, "network", "encoder").replace("; ", "  # ", 1)}\n'
+    yield f"blocks = {chosen.network.blocks}{_versus(sized, 'network', 'blocks').replace('; ', '  # ', 1)}\n"
     yield f"\n[{stage}.window]\nsize = {list(chosen.window.size)}  # of prediction; as the patch, or as it was set\n"
 
 

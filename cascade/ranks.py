@@ -101,13 +101,13 @@ class Ranks:
 
     def together(self, work: Callable[[], _T]) -> _T:
         """`work()`; when the memory of one process does not suffice for it, OutOfMemoryError in all of them."""
-        failed: torch.OutOfMemoryError | None = None
+        failed = ""
         try:
             result = work()
         except torch.OutOfMemoryError as error:
-            failed = error
-        if self.largest(failed is not None):
-            raise failed or torch.OutOfMemoryError("another process is out of memory")
+            failed = str(error) or "out of memory"  # not the error: its traceback keeps what did not fit
+        if self.largest(bool(failed)):
+            raise torch.OutOfMemoryError(failed or "another process is out of memory")
         return result
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from cascade.checkpoint import Model, cpu_state, load_model, require_finite
 from cascade.logs import Logged
 from cascade.ranks import Ranks
-from cascade.settings import Network, Optimizer, Settings, as_table, completed
+from cascade.settings import Network, Optimizer, Settings, as_table
 from cascade.stages import Stage
 from cascade.tensorfile import TensorFile, read_tensors, write_tensors
 from cascade.unet import UNet3d, unet
@@ -105,13 +105,18 @@ def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:
     theirs, ours = model.settings.network, job.settings.network
     if theirs != ours:
         raise ModelError(
-            f"--init: a network of {_spoken(theirs)}; the settings say {_spoken(ours)}: set [network] to the model's"
+            f"--init: a network of {_spoken(theirs)}; the settings say {_spoken(ours)}: set [network] to the "
+            "model's, in plan.toml or by --set"
         )
+    warnings = []
+    if (wanted := model.preparation.window_hu) != (window := job.preparation.window_hu):
+        warnings.append(f"--init: the model learned HU {list(wanted)}, these scans are prepared at {list(window)}")
     network.load_state_dict(dict(model.weights), strict=False)  # the outputs that only training has stay as they are
     seen = {*model.trained_on, *model.chosen_on}
     known = [case.name for case in job.held_out if case.survey.content in seen]
-    told = f"--init has seen {listed(known)}, which is held out here: its score is no score" if known else ""
-    return {"begun_from": (model.trained_on, model.chosen_on), "warnings": (told,) if told else ()}
+    if known:
+        warnings.append(f"--init has seen {listed(known)}, which is held out here: its score is no score")
+    return {"begun_from": (model.trained_on, model.chosen_on), "warnings": tuple(warnings)}
 
 
 def _spoken(network: Network) -> str:
@@ -205,8 +210,9 @@ def _verified(path: Path) -> TensorFile:
 
 def _refuse_other(path: Path, header: dict[str, Any], job: Job) -> None:
     settings = as_table(replace(job.settings, training=replace(job.settings.training, steps=1)))
-    stored = completed(header["settings"])
-    stored = {**stored, "training": {**stored["training"], "steps": 1}}
+    stored = {**header["settings"], "training": {**header["settings"]["training"], "steps": 1}}
+    if any(settings[name].keys() != stored.get(name, {}).keys() for name in settings):
+        raise ModelError(f"{path}: begun by another version of cascade: end it with that, or train into another -o")
     changed = [name for name in settings if _plain(settings[name]) != _plain(stored.get(name))]
     if header["stage"] != job.stage.name or changed:
         raise ModelError(f"{path}: made with other settings ({', '.join(changed) or 'stage'}); leave them as they were")

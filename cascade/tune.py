@@ -60,6 +60,8 @@ def tune(source: Path, output: Path, models: tuple[Sequence[Path], Sequence[Path
     """
     pairs = model_pairs(*models)
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
+    if not cases:
+        raise InputError(f"{source}: no case with a labelled liver to choose on")
     with locked(output):
         if list(output.glob("*.safetensors")) or list(output.glob("fold-*")):
             raise UsageError(f"{output}: holds models already; choose another -o")

@@ -52,6 +52,7 @@ def model_options(command: Decorated) -> Decorated:
 def several_models(command: Decorated) -> Decorated:
     """`--liver` and `--tumor`, each as often as there are folds."""
     for stage, name in ((2, "--tumor"), (1, "--liver")):
-        told = f"Model file of stage {stage}; may be given once a fold.  [default: the installed one]"
+        told = f"Model file of stage {stage}, or folder of a training with --folds; as often as there are folds.  "
+        told += "[default: the installed one]"
         command = click.option(name, type=EXISTING, multiple=True, help=told)(command)
     return command

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cascade.cli.options import EXISTING, PATH, OneCommand, device_option, engine_option, several_models
+from cascade.cli.options import EXISTING, PATH, OneCommand, engine_option, several_models
 
 
 @click.command(cls=OneCommand)
@@ -72,7 +72,7 @@ def report(source: Path, output: Path, **options: Any) -> None:
 @click.argument("source", type=EXISTING)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder of stage 2's models with the new thresholds.")
 @several_models
-@device_option
+@engine_option
 def tune(source: Path, output: Path, **options: Any) -> None:
     """Choose thresholds on cases the models have not seen.
 

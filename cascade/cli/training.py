@@ -28,7 +28,13 @@ def _training_options(command: Decorated) -> Decorated:
             help="Train all of so many folds in turn, each into fold-K of -o, not one.",
         ),
         click.option("--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Change one setting."),
-        click.option("--config", "configs", type=EXISTING, multiple=True, help="TOML laid over the shipped recipe."),
+        click.option(
+            "--config",
+            "configs",
+            type=EXISTING,
+            multiple=True,
+            help="TOML laid over the shipped recipe and DATA/plan.toml.",
+        ),
         click.option("-o", "--output", "run", type=PATH, required=True, help="Folder of this training run."),
         click.argument("data", type=EXISTING),
     ):

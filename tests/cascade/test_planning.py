@@ -45,7 +45,7 @@ def test_a_plan_says_what_was_measured_beside_what_was_chosen(data):
     table = tomllib.loads(text)
     assert table["liver"]["preparation"]["finest_mm"] == [3.0, 3.0, 3.0]
     assert table["tumor"]["preparation"]["coarsest_mm"] == [2.5, 1.25, 1.25]
-    assert table["tumor"]["network"] == {"features": [32, 64, 128, 160]}
+    assert table["tumor"]["network"] == {"features": [32, 64, 128, 160], "stem": 2, "encoder": "plain", "blocks": 1}
     for part in (
         "# 2 cases of 2 patients.",
         "the median 5 x 0.8 x 0.7 of 5 x 0.8 x 0.7 to 5 x 0.8 x 0.7, held between 3 x 3 x 3 and 3 x 3 x 3",
@@ -157,6 +157,18 @@ def test_what_a_config_of_prepare_sets_is_not_planned(tmp_path):
     begun = basis(tmp_path, {**NONE, "liver": config})
     assert begun.fixed == {"liver": {"sampling.patch", "preparation.window_hu"}, "tumor": frozenset()}
     assert [plan.fixed_window for plan in begun.stage_plans().values()] == [True, False]
+
+
+def test_a_plan_for_another_network_holds_all_of_it(made, tmp_path):
+    """A patch of the stem that it was planned with does not fit the recipe's."""
+    small = tmp_path / "small.toml"
+    small.write_text("[network]\nstem = 1\nfeatures = [8, 16, 32, 64]\n[sampling]\npatch = [40, 48, 48]\n", "utf-8")
+    data = tmp_path / "data"
+    assert (
+        run_command(["prepare", str(made / "lits"), "-o", str(data), "--jobs", "1", "--liver-config", str(small)]) == 0
+    )
+    plan = plan_of(data, "liver", load_dataset(data))
+    assert load_settings("liver", plan=plan).network == load_settings("liver", (small,)).network
 
 
 def test_a_window_is_widened_unless_it_was_set(data):

@@ -1,8 +1,10 @@
 """Two processes that train one network together against one that trains it alone."""
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass, replace
 
 import pytest
@@ -263,3 +265,24 @@ def test_torchrun_trains_all_folds_and_resumes_them(data, tmp_path):
     assert sorted(row["case"] for row in table["held_out"]) == ["a", "b", "c"]
     for k in range(2):
         assert read_tensors(run / f"fold-{k}" / RESUME).header["step"] == 6
+
+
+def test_what_did_not_fit_is_let_go_before_the_next_try():
+    class Activations:
+        pass
+
+    held = []
+
+    def too_much():
+        activations = Activations()
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    gc.disable()  # a GPU's memory does not wait for it
+    try:
+        with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory") as caught:
+            Ranks(CPU).together(too_much)
+        del caught
+        assert held[0]() is None
+    finally:
+        gc.enable()

@@ -129,13 +129,14 @@ def test_resume_refuses_other_settings_and_other_cases(prepared, tiny_settings, 
         train(replace(job, resume=True, train=load_dataset(prepared).cases[:2]), QUIET)
 
 
-def test_a_state_from_before_there_were_encoders_goes_on(prepared, tiny_settings, tmp_path):
+def test_a_state_of_an_earlier_version_is_refused_as_such(prepared, tiny_settings, tmp_path):
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
     train(job, QUIET)
     file = read_tensors(tmp_path / "run" / "resume.safetensors")
     del file.header["settings"]["network"]["encoder"], file.header["settings"]["network"]["blocks"]
     write_tensors(tmp_path / "run" / "resume.safetensors", file.tensors, file.header)
-    assert train(replace(job, resume=True), QUIET).steps == 4
+    with pytest.raises(ModelError, match="another version of cascade"):
+        train(replace(job, resume=True), QUIET)
 
 
 def test_a_residual_network_is_trained_and_predicts(prepared, tiny_settings, tmp_path):

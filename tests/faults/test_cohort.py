@@ -202,7 +202,8 @@ def test_row_118_a_killed_parent_leaves_no_process_and_the_same_command_complete
     words = command(place, tmp_path / "a.nii", tmp_path / "hang.nii", out=tmp_path / "out")
     hangs = tmp_path / "canary-hangs"
     parent = subprocess.Popen(words, env=environment(place, CANARY=str(tmp_path / "canary")), stdout=subprocess.DEVNULL)
-    wait_until(lambda: hangs.exists() and hangs.read_text(), 120)
+    # The second is read, and hangs, while the first computes.
+    wait_until(lambda: hangs.exists() and hangs.read_text() and (tmp_path / "out" / "a" / REPORT).exists(), 120)
     parent.kill()
     parent.wait()
     worker = int(hangs.read_text() or 0)
