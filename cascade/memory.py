@@ -24,9 +24,10 @@ def training_bytes(settings: Settings, regions: int, *, half: bool) -> int:
     whatever a network consists of is in it; the rest is proportional to them, to the weights and to the batch.
 
     Beside the peak of resident memory of real steps (`python -m benchmarks.training_memory`, one CPU with bfloat16) it
-    was from 3 % too little to 7 % too much in six networks: the recipe of stage 1 (550 MB measured) and with 64^3
-    patches, that of stage 2 with 32^3 and 64^3, with 48^3 and `stem` 1 (670 MB), and residual with 64^3. The two
-    constants come from the third and fourth. On a GPU nothing was measured.
+    was from 8 % too little to 16 % too much in eight networks: the recipes (550 MB measured, 3 % too little; 912 MB,
+    8 % too little), stage 1 with 64^3 patches, stage 2 with 32^3 and 64^3, with 48^3 and `stem` 1, residual with 64^3
+    (7 % too much), and twice as wide (16 % too much). `LIBRARIES` and `PER_SAVED` come from stage 2 with 32^3 and 64^3.
+    On a GPU nothing was measured.
     """
     with torch.device("meta"):
         network = unet(settings.network, regions, settings.loss.deep_levels)
