@@ -5,7 +5,6 @@ This is the side of the process that a user started. It imports no torch: the wo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from preprocess.errors import BatchError, CascadeError, InputError
 from preprocess.inputs import find_images
 from preprocess.io import case_name
 from preprocess.text import printable
+from preprocess.workers import usable_cores
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CaseSetup:
         from cascade.case import begin_case, load_runner
 
         if self.jobs > 1:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.jobs))
+            torch.set_num_threads(max(1, usable_cores() // self.jobs))
         runner = load_runner(self.liver, self.tumor, self.device, liver_only=self.liver_only)
         return Ready(partial(begin_case, runner=runner, outputs=self.outputs), repr(runner.models))
 

@@ -16,6 +16,7 @@ from cascade.machine import OPENVINO, autocast_dtype, pick_device
 from cascade.unet import UNet3d
 from preprocess.errors import ResourceError
 from preprocess.preparation import Infer
+from preprocess.text import short
 
 #: Makes a model ready to predict.
 Engine = Callable[[Model], Infer]
@@ -68,8 +69,11 @@ class OpenVinoNetwork(nn.Module):
         self._compiled = lru_cache(_KEPT_SHAPES)(self._compile)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits of one batch."""
-        (logits,) = self._compiled(tuple(image.shape))(image.numpy()).values()
+        """Logits of one batch. Raises ResourceError when OpenVINO fails."""
+        try:
+            (logits,) = self._compiled(tuple(image.shape))(image.numpy()).values()
+        except RuntimeError as error:
+            raise ResourceError(f"--device {OPENVINO}: {short(str(error))}; use --device cpu") from error
         return torch.from_numpy(logits)
 
     def _compile(self, shape: tuple[int, ...]) -> Any:

@@ -15,6 +15,11 @@ from typing import Any
 from preprocess.errors import CascadeError, ResourceError
 
 
+def usable_cores() -> int:
+    """Processors that this process may use: taskset or a container may leave it fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pool(jobs: int) -> Executor:
     """`jobs` fresh processes, which end when this one does, however it ends."""
     return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_end_with_parent)

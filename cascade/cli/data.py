@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cascade.cli.options import EXISTING, PATH, OneCommand
+from preprocess.workers import usable_cores
 
 
 @click.command(cls=OneCommand)
@@ -28,7 +28,7 @@ def check(source: Path, output: Path | None, jobs: int | None) -> None:
     """
     from cascade.commands.data import check as work
 
-    work(source, output, jobs or os.cpu_count() or 1)
+    work(source, output, jobs or usable_cores())
 
 
 @click.command(cls=OneCommand)
@@ -58,4 +58,4 @@ def prepare(source: Path, data: Path, **options: Any) -> None:
     from cascade.commands.data import prepare as work
 
     configs = {stage: options[f"{stage}_config"] for stage in ("liver", "tumor")}
-    work(source, data, configs, options["jobs"] or os.cpu_count() or 1, options["memory"])
+    work(source, data, configs, options["jobs"] or usable_cores(), options["memory"])

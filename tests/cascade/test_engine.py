@@ -83,6 +83,17 @@ def test_a_logit_of_one_call_outlives_the_next():
     assert torch.equal(first, kept)
 
 
+@needs_openvino
+def test_what_openvino_fails_with_is_one_line_with_a_remedy(monkeypatch):
+    def fail(_):
+        raise RuntimeError("Exception from src/plugins/intel_cpu: no such primitive")
+
+    computed = OpenVinoNetwork(network())
+    monkeypatch.setattr(computed, "_compiled", fail)
+    with pytest.raises(ResourceError, match="no such primitive; use --device cpu"):
+        computed(torch.zeros(1, 1, 8, 8, 8))
+
+
 def test_without_openvino_who_asks_for_it_gets_one_line_and_auto_is_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ResourceError, match=r"OpenVINO is not installed .* pip install openvino, or"):

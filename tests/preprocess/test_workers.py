@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from preprocess.errors import InputError, ResourceError
-from preprocess.workers import outcomes
+from preprocess.workers import outcomes, usable_cores
+
+
+def test_cores_that_a_process_may_not_use_do_not_count():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from preprocess.workers import *; "
+    done = subprocess.run([sys.executable, "-c", code + "print(usable_cores())"], capture_output=True, check=True)
+    assert int(done.stdout) == 1
+    assert usable_cores() == len(os.sched_getaffinity(0))
 
 
 def test_every_task_gives_its_result():
