@@ -14,8 +14,11 @@ from preprocess.prepared import PreparedCase, Survey
 PREPARATION = Preparation((1.0, 1.0, 1.0), (-160.0, 240.0))
 PLAIN = (
     ["lesions.share=0"]
-    + [f"augmentation.{name}=0" for name in ("rotation_deg", "scale", "contrast", "brightness", "gamma", "noise")]
-    + [f"augmentation.{name}_share=0" for name in ("blur", "thick_slices", "cut")]
+    + [
+        f"augmentation.{name}=0"
+        for name in ("rotation_deg", "scale", "contrast", "brightness", "gamma", "noise", "tone")
+    ]
+    + [f"augmentation.{name}_share=0" for name in ("blur", "thick_slices", "cut", "bend", "mirror")]
 )
 
 
@@ -319,3 +322,31 @@ def test_patches_that_are_not_turned_keep_the_noise_of_the_scan(case, share, sha
     image = torch.cat([sampler.batch(step).image for step in range(5)])
     close = torch.stack([(image - value).abs() < 1e-3 for value in (-1.0, -0.5, 0.5)]).any(dim=0)
     assert (close.float().mean().item() > 0.999) is sharp
+
+
+def test_mirrored_patches_are_the_plain_ones_reversed_along_some_axes(case):
+    made = case("a", body())
+    np.save(made.folder / "tumor_image.npy", np.random.default_rng(0).random((6, 8, 10)).astype(np.float16))
+    rules = [a for a in PLAIN if "mirror" not in a]
+    plain, turned = (
+        Sampler([made], TUMOR, settings("tumor", *rules, f"augmentation.mirror_share={share}"), PREPARATION)
+        for share in (0, 1)
+    )
+    axes = [[a for a in (0, 1, 2) if k >> a & 1] for k in range(8)]
+    found = set()
+    for step in range(8):
+        for one, other in zip(plain.batch(step).image, turned.batch(step).image, strict=True):
+            (same,) = [k for k in range(8) if torch.equal(one[0].flip(axes[k]), other[0])]
+            found.add(same)
+    assert len(found) > 3
+
+
+def test_a_bent_patch_is_not_the_plain_one(case):
+    made = case("a", body())
+    np.save(made.folder / "tumor_image.npy", np.random.default_rng(0).random((6, 8, 10)).astype(np.float16))
+    rules = [a for a in PLAIN if "bend" not in a]
+    plain, bent = (
+        Sampler([made], TUMOR, settings("tumor", *rules, f"augmentation.bend_share={share}"), PREPARATION)
+        for share in (0, 1)
+    )
+    assert not torch.allclose(plain.batch(0).image, bent.batch(0).image)
