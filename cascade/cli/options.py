@@ -49,10 +49,15 @@ def model_options(command: Decorated) -> Decorated:
     return liver(tumor(command))
 
 
-def several_models(command: Decorated) -> Decorated:
-    """`--liver` and `--tumor`, each as often as there are folds."""
-    for stage, name in ((2, "--tumor"), (1, "--liver")):
-        told = f"Model file of stage {stage}, or folder of a training with --folds; as often as there are folds.  "
-        told += "[default: the installed one]"
-        command = click.option(name, type=EXISTING, multiple=True, help=told)(command)
-    return command
+def several_models(folder: str) -> Callable[[Decorated], Decorated]:
+    """`--liver` and `--tumor`, as often as there are folds; `folder` says what that of a --folds training stands for."""
+
+    def add(command: Decorated) -> Decorated:
+        for stage, name in ((2, "--tumor"), (1, "--liver")):
+            told = f"Model file of stage {stage}, once or once a fold; or folder of a training with --folds, {folder}."
+            command = click.option(name, type=EXISTING, multiple=True, help=f"{told}  [default: the installed one]")(
+                command
+            )
+        return command
+
+    return add

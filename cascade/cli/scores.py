@@ -46,7 +46,7 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
 @click.command(cls=OneCommand)
 @click.argument("source", type=EXISTING)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder of the report.")
-@several_models
+@several_models("for the mean of its models")
 @click.option("--held-out", is_flag=True, help="Only patients that the models were not trained on.")
 @engine_option
 def report(source: Path, output: Path, **options: Any) -> None:
@@ -71,7 +71,7 @@ def report(source: Path, output: Path, **options: Any) -> None:
 @click.command(cls=OneCommand)
 @click.argument("source", type=EXISTING)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder of stage 2's models with the new thresholds.")
-@several_models
+@several_models("for each of its models in turn")
 @engine_option
 def tune(source: Path, output: Path, **options: Any) -> None:
     """Choose thresholds on cases the models have not seen.

@@ -324,14 +324,19 @@ def test_patches_that_are_not_turned_keep_the_noise_of_the_scan(case, share, sha
     assert (close.float().mean().item() > 0.999) is sharp
 
 
-def test_mirrored_patches_are_the_plain_ones_reversed_along_some_axes(case):
+def without_and_with(case, change):
+    """The sampler of a noisy case whose patches are otherwise left alone, and one that makes the `change` to all."""
     made = case("a", body())
     np.save(made.folder / "tumor_image.npy", np.random.default_rng(0).random((6, 8, 10)).astype(np.float16))
-    rules = [a for a in PLAIN if "mirror" not in a]
-    plain, turned = (
-        Sampler([made], TUMOR, settings("tumor", *rules, f"augmentation.mirror_share={share}"), PREPARATION)
+    rules = [a for a in PLAIN if change not in a]
+    return [
+        Sampler([made], TUMOR, settings("tumor", *rules, f"augmentation.{change}_share={share}"), PREPARATION)
         for share in (0, 1)
-    )
+    ]
+
+
+def test_mirrored_patches_are_the_plain_ones_reversed_along_some_axes(case):
+    plain, turned = without_and_with(case, "mirror")
     axes = [[a for a in (0, 1, 2) if k >> a & 1] for k in range(8)]
     found = set()
     for step in range(8):
@@ -342,11 +347,5 @@ def test_mirrored_patches_are_the_plain_ones_reversed_along_some_axes(case):
 
 
 def test_a_bent_patch_is_not_the_plain_one(case):
-    made = case("a", body())
-    np.save(made.folder / "tumor_image.npy", np.random.default_rng(0).random((6, 8, 10)).astype(np.float16))
-    rules = [a for a in PLAIN if "bend" not in a]
-    plain, bent = (
-        Sampler([made], TUMOR, settings("tumor", *rules, f"augmentation.bend_share={share}"), PREPARATION)
-        for share in (0, 1)
-    )
+    plain, bent = without_and_with(case, "bend")
     assert not torch.allclose(plain.batch(0).image, bent.batch(0).image)
