@@ -50,7 +50,7 @@ def model_options(command: Decorated) -> Decorated:
 
 
 def several_models(folder: str) -> Callable[[Decorated], Decorated]:
-    """`--liver` and `--tumor`, as often as there are folds; `folder` says what that of a --folds training stands for."""
+    """`--liver` and `--tumor`, as often as there are folds; `folder` says what that of a --folds training is."""
 
     def add(command: Decorated) -> Decorated:
         for stage, name in ((2, "--tumor"), (1, "--liver")):
