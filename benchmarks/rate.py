@@ -6,7 +6,7 @@ Each engine is a process of its own with two windows to warm up, frozen while an
 computes one window. "kept": the allocator keeps freed memory, as cascade asks it to; "plain": as installed. The roof
 of a precision is the best rate that any engine reached with it in this run: with OpenVINO it is that of OpenVINO,
 without it is lower. OpenVINO is run by the interpreter --openvino (default: this one; left out where it is not
-installed). Nothing is extrapolated.
+installed). On a CPU without bfloat16, where it would be emulated, only float32 is run. Nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.process import TUNED, Turns, machine, spread
+from cascade.machine import autocast_dtype
 from cascade.unet import UNet3d
 
 _TORCH = ("torch-bf16-kept", "torch-bf16-plain", "torch-fp32-kept", "torch-fp32-tunables", "torch-fp32-plain")
@@ -40,6 +41,8 @@ def main() -> None:
     if options.tiny:
         given = {"features": [4, 8, 8], "size": 32}
     engines = [*_TORCH, *(_OPENVINO if _has_openvino(options.openvino) else ())]
+    if autocast_dtype(torch.device("cpu")) is None:
+        engines = [engine for engine in engines if "bf16" not in engine]
     gflop = _flops(**given) / 1e9
     turns: dict[str, list[dict[str, float]]] = {engine: [] for engine in engines}
     with ExitStack() as stack:
