@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
+from cascade.painting import paint_lesions
 from cascade.settings import load_settings
 from evaluate.lesions import sphere_diameter_mm
 from evaluate.pictures import Picture, png
@@ -31,7 +33,7 @@ from preprocess.phantom import make_phantom
 from preprocess.preparation import Preparation
 from preprocess.prepared import load_dataset
 from preprocess.resample import resample_labels
-from stage2_tumor.synthesis import Lesions, paint_lesions
+from stage2_tumor.lesions import Lesions
 
 _TILE_MM, _PIXEL_MM = 64.0, 0.5
 _COLUMNS, _ROWS = 8, 3
@@ -102,12 +104,14 @@ def _synthetic(cases: list[Case], settings: Any) -> Iterator[Lesion]:
         middle = rng.choice(np.argwhere(labels[::4, ::4, ::4] == 1)) * 4
         part = tuple(slice(max(0, m - 64), m + 64) for m in middle)
         liver, taken = labels[part] > 0, labels[part] == 2
-        painted = paint_lesions(image[part], liver, taken, preparation, rng, lesions)
-        numbered, sizes = components(painted.tumor)
+        tensors = (torch.from_numpy(array) for array in (image[part], liver, taken))
+        painted = paint_lesions(*tensors, preparation, rng, lesions)
+        tumor = painted.tumor.numpy()
+        numbered, sizes = components(tumor)
         large = np.flatnonzero(sizes[1:] >= _LEAST_VOXELS) + 1
         if large.size:
-            plain = liver & ~taken & ~painted.tumor
-            yield Lesion(painted.image, numbered == rng.choice(large), plain, preparation)
+            plain = liver & ~taken & ~tumor
+            yield Lesion(painted.image.numpy(), numbered == rng.choice(large), plain, preparation)
 
 
 def _looks(lesion: Lesion) -> list[float]:

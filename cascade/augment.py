@@ -1,6 +1,7 @@
 """Random changes to one training patch: in space while it is cut out, in intensity afterwards.
 
-All randomness comes from the generator that is handed in, so a patch is a pure function of (seed, step).
+All randomness comes from the generator that is handed in, so a patch is a pure function of (seed, step). Patches are
+cut out on the device that trains, a GPU too, and stay there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cascade.settings import Augmentation
-from preprocess.geometry import Index
+from preprocess.geometry import Index, index3
 
 #: What lies outside a scan, in prepared units: below the HU window, as air.
 AIR = -1.0
@@ -24,6 +25,7 @@ AIR = -1.0
 _NODE_VOXELS = 24
 #: Straight pieces of a random tone curve.
 _TONES = 5
+_CPU = torch.device("cpu")
 
 
 def random_affine(rng: np.random.Generator, settings: Augmentation) -> NDArray[np.float64]:
@@ -40,13 +42,15 @@ def random_affine(rng: np.random.Generator, settings: Augmentation) -> NDArray[n
     return matrix
 
 
-def random_bend(rng: np.random.Generator, size: Index, reach: NDArray[np.float64]) -> Tensor:
+def random_bend(
+    rng: np.random.Generator, size: Index, reach: NDArray[np.float64], device: torch.device = _CPU
+) -> Tensor:
     """An elastic deformation: offsets (3, size) in voxels of the scan, each axis within +-`reach` (z, y, x) of it.
 
     Random at nodes `_NODE_VOXELS` apart and smooth between them, after Ronneberger et al., MICCAI 2015.
     """
     nodes = [3, *(n // _NODE_VOXELS + 2 for n in size)]
-    drawn = torch.from_numpy(rng.uniform(-1, 1, nodes) * reach[:, None, None, None]).float()
+    drawn = torch.from_numpy(rng.uniform(-1, 1, nodes) * reach[:, None, None, None]).float().to(device)
     coarse = F.interpolate(drawn[None], size=[n // 4 + 2 for n in size], mode="trilinear", align_corners=True)
     for _ in range(2):  # smooth out the kinks at the nodes; on the whole patch this would cost more than the training
         coarse = F.avg_pool3d(F.pad(coarse, [2] * 6, mode="replicate"), 5, stride=1)
@@ -56,10 +60,14 @@ def random_bend(rng: np.random.Generator, size: Index, reach: NDArray[np.float64
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """Where a patch looks: `matrix` (3, 3) for offsets from its centre, and `bend` (3, size) voxels from there."""
+    """Where a patch looks: `matrix` (3, 3) for offsets from its centre, and `bend` (3, size) voxels from there.
+
+    `device` is where it is computed, and where the patch then lies.
+    """
 
     matrix: NDArray[np.float64]
     bend: Tensor | None = None
+    device: torch.device = _CPU
 
     @property
     def is_identity(self) -> bool:
@@ -75,29 +83,31 @@ def cut_patch(
     Voxel i of the patch shows the scan at `centre` + matrix (i - size // 2) + bend[i]. Beyond the scan the image is
     `AIR` and the label background. Linear for both; region k holds every class above k.
     """
+    device = warp.device
     if warp.is_identity:
         first = np.array(centre) - np.array(size) // 2
-        plain = _window(image, first, first + size, AIR)
-        return plain, _regions(_window(labels, first, first + size, 0), regions)
+        plain = _window(image, first, first + size, AIR, device)
+        return plain, _regions(_window(labels, first, first + size, 0, device), regions)
     matrix, bend = warp.matrix, warp.bend
     # The middle of a patch of even size lies half a voxel before voxel size // 2.
     middle = np.array(centre) + matrix @ ((np.array(size) - 1) / 2 - np.array(size) // 2)
     half = np.abs(matrix) @ (np.array(size) / 2) + 1
     if bend is not None:
-        half = half + bend.abs().amax((1, 2, 3)).numpy()
+        half = half + bend.abs().amax((1, 2, 3)).cpu().numpy()
     start = np.floor(middle - half).astype(int)
     stop = np.ceil(middle + half).astype(int) + 1
-    scan = _window(image, start, stop, AIR)
-    classes = _window(labels, start, stop, 0)
+    scan = _window(image, start, stop, AIR, device)
+    classes = _window(labels, start, stop, 0, device)
     stack = torch.cat([scan[None], _regions(classes, regions)])
     # affine_grid wants (x, y, z) and -1..1 over the source; offsets are scaled from voxels on both sides.
     source = np.array(stop - start, float)
     theta = np.zeros((3, 4))
     theta[:, :3] = (matrix * np.array(size) / source[:, None])[::-1, ::-1]
     theta[:, 3] = ((2 * (middle - start) + 1 - source) / source)[::-1]
-    grid = F.affine_grid(torch.from_numpy(theta).float()[None], [1, 1, *size], align_corners=False)
+    grid = F.affine_grid(torch.from_numpy(theta).float().to(device)[None], [1, 1, *size], align_corners=False)
     if bend is not None:
-        grid = grid + (bend * torch.from_numpy(2 / source).float()[:, None, None, None]).flip(0).permute(1, 2, 3, 0)
+        unit = torch.from_numpy(2 / source).float().to(device)
+        grid = grid + (bend * unit[:, None, None, None]).flip(0).permute(1, 2, 3, 0)
     patch = F.grid_sample(stack[None], grid, align_corners=False, padding_mode="border")[0]
     return patch[0], (patch[1:] >= 0.5).float()
 
@@ -106,13 +116,15 @@ def _regions(classes: Tensor, count: int) -> Tensor:
     return torch.stack([(classes > k).float() for k in range(count)])
 
 
-def _window(array: NDArray[Any], start: NDArray[Any], stop: NDArray[Any], fill: float) -> Tensor:
+def _window(array: NDArray[Any], start: NDArray[Any], stop: NDArray[Any], fill: float, device: torch.device) -> Tensor:
     low, high = np.maximum(start, 0), np.minimum(stop, array.shape)
-    out = np.full(stop - start, fill, np.float32)
+    out = torch.full(index3(stop - start), fill, dtype=torch.float32, device=device)
     if (high > low).all():
         inside = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-        out[inside] = array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    return torch.from_numpy(out)
+        # Copied as it is stored, half as large as float32 or less: the way to a GPU is long.
+        stored = array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].copy()
+        out[inside] = torch.from_numpy(stored).to(device).float()
+    return out
 
 
 def mirrored(image: Tensor, regions: Tensor, axes: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
@@ -134,8 +146,8 @@ def change_intensity(patch: Tensor, rng: np.random.Generator, settings: Augmenta
     if rng.random() < settings.thick_slices_share:
         patch = _thickened(patch, int(rng.integers(2, 5)))
     noise = np.abs(rng.normal(0, settings.noise / 2))
-    seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    return cast(Tensor, (patch + noise * torch.randn(patch.shape, generator=seed)).clamp(-1, 1))
+    seed = torch.Generator(patch.device).manual_seed(int(rng.integers(2**31)))
+    return cast(Tensor, (patch + noise * torch.randn(patch.shape, generator=seed, device=patch.device)).clamp(-1, 1))
 
 
 def _toned(patch: Tensor, slopes: NDArray[np.float64]) -> Tensor:
@@ -144,7 +156,7 @@ def _toned(patch: Tensor, slopes: NDArray[np.float64]) -> Tensor:
     Tissues come nearer or part, as with another contrast phase or tube voltage; after Zhou et al., Models Genesis,
     MICCAI 2019.
     """
-    rise = torch.from_numpy(slopes / slopes.sum() * 2).float()
+    rise = torch.from_numpy(slopes / slopes.sum() * 2).float().to(patch.device)
     start = torch.cumsum(rise, 0) - rise - 1
     place = (patch.clamp(-1, 1) + 1) * (_TONES / 2)
     piece = place.long().clamp(max=_TONES - 1)

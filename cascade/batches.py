@@ -8,6 +8,7 @@ own patches only.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cascade.augment import Warp, change_intensity, cut_patch, cut_scan, mirrored, random_affine, random_bend
+from cascade.machine import lacks_memory
+from cascade.painting import paint_lesions
 from cascade.settings import Settings
 from cascade.stages import Stage
 from preprocess.errors import CascadeError, ResourceError, UsageError
@@ -27,7 +30,6 @@ from preprocess.geometry import index3
 from preprocess.preparation import Preparation
 from preprocess.prepared import PreparedCase
 from stage1_liver.decoys import decoy_hu
-from stage2_tumor.synthesis import paint_lesions
 
 #: Candidate centres kept of a pool; every voxel of a hundred scans would not fit into memory.
 _CANDIDATES = 20_000
@@ -35,6 +37,7 @@ _CANDIDATES = 20_000
 _FREE_SLICES = 8
 #: Seconds that a batch may take; one that needs more hangs, on a dead network disk for instance.
 BATCH_LIMIT_S = 900.0
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Sampler:
 
     A patient is drawn first, then one of the patient's cases, then a pool by its share, then a centre: neither a large
     scan nor a large tumour drowns the others. A pool that the case lacks is replaced by another that it has.
-    `part` says which patches of each batch are made here. `at` is the case that the last patch is of, to name it in an
-    error.
+    `part` says which patches of each batch are made here, `device` on what. `at` is the case that the last patch is of,
+    to name it in an error.
     """
 
     def __init__(
@@ -70,11 +73,12 @@ class Sampler:
         settings: Settings,
         preparation: Preparation,
         part: slice = slice(None),
+        device: torch.device = _CPU,
     ) -> None:
         unknown = set(settings.sampling.shares) - set(stage.pools)
         if unknown:
             raise UsageError(f"sampling.shares: unknown {', '.join(sorted(unknown))}; known: {', '.join(stage.pools)}")
-        self.at = ""
+        self.at, self._device = "", device
         self._numbers = range(settings.sampling.batch)[part]
         self._settings, self._preparation = settings, preparation
         self._regions = len(stage.regions)
@@ -129,31 +133,33 @@ class Sampler:
         matrix = random_affine(rng, augmentation) if rng.random() < augmentation.affine_share else np.eye(3)
         bend = None
         if rng.random() < augmentation.bend_share:
-            bend = random_bend(rng, size, augmentation.bend_mm / np.array(self._preparation.spacing_mm))
-        patch, regions = cut_patch(image, labels, index3(centre), size, Warp(matrix, bend), self._regions)
+            reach = augmentation.bend_mm / np.array(self._preparation.spacing_mm)
+            bend = random_bend(rng, size, reach, self._device)
+        warp = Warp(matrix, bend, self._device)
+        patch, regions = cut_patch(image, labels, index3(centre), size, warp, self._regions)
         if rng.random() < augmentation.mirror_share:
             return mirrored(patch, regions, rng.random(3) < 0.5)
         return patch, regions
 
     def _decoy(self, rng: np.random.Generator) -> Tensor:
         hu = decoy_hu(self._settings.sampling.patch, self._preparation.spacing_mm, rng)
-        return torch.from_numpy(self._preparation.normalised(hu))
+        return torch.from_numpy(self._preparation.normalised(hu)).to(self._device)
 
     def _without_liver(self, image: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        regions = torch.zeros(self._regions, *image.shape)
+        regions = torch.zeros(self._regions, *image.shape, device=self._device)
         return change_intensity(image, rng, self._settings.augmentation), regions, torch.ones_like(regions)
 
     def _with_lesions(
         self, image: Tensor, regions: Tensor, trust: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The patch with synthetic tumours in its liver; a stage that does not tell them apart sees them as liver."""
-        liver, *tumor = regions.numpy() > 0
-        taken = tumor[0] if tumor else np.zeros_like(liver)
-        painted = paint_lesions(image.numpy(), liver, taken, self._preparation, rng, self._settings.lesions)
+        liver, *tumor = regions > 0
+        taken = tumor[0] if tumor else torch.zeros_like(liver)
+        painted = paint_lesions(image, liver, taken, self._preparation, rng, self._settings.lesions)
         if tumor:
-            regions[1] = torch.from_numpy(taken | painted.tumor)
-            trust[1] = torch.maximum(trust[1], torch.from_numpy(painted.known))
-        return torch.from_numpy(painted.image), regions, trust
+            regions[1] = taken | painted.tumor
+            trust[1] = torch.maximum(trust[1], painted.known)
+        return painted.image, regions, trust
 
 
 def _trust(regions: Tensor, drawn: Sequence[bool]) -> Tensor:
@@ -247,8 +253,27 @@ def _taken(ready: queue.Queue[Batch | Exception], case: Callable[[], str], limit
         raise ResourceError(
             f"case {case()}: no batch within {limit_s:g} s; is its disk still there? Go on with --resume"
         ) from None
-    if isinstance(item, CascadeError | MemoryError):
-        raise item
     if isinstance(item, Exception):
-        raise ResourceError(f"case {case()}: making a batch failed ({item!r}); run cascade prepare again") from item
+        raise _named(item, case()) from item
     return item
+
+
+def in_turn(make: Callable[[int], Batch], start: int, case: Callable[[], str]) -> Generator[Batch, None, None]:
+    """Batches as `ahead` gives them, each made when it is asked for.
+
+    For a GPU: there work is only queued, which takes no time of the step before, and two threads that queue hinder each
+    other: a step took twice as long.
+    """
+    for step in itertools.count(start):
+        try:
+            batch = make(step)
+        except Exception as error:
+            raise _named(error, case()) from error
+        yield batch
+
+
+def _named(error: Exception, case: str) -> Exception:
+    """What is raised for an `error` in making a patch of `case`."""
+    if isinstance(error, CascadeError) or lacks_memory(error):
+        return error
+    return ResourceError(f"case {case}: making a batch failed ({error!r}); run cascade prepare again")

@@ -89,11 +89,16 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "can't start new thread")
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Whether `error` says that memory did not suffice; torch says so of a CPU in a plain RuntimeError."""
+    return isinstance(error, MemoryError) or any(part in str(error) for part in _NO_MEMORY)
+
+
 def as_cascade_error(error: Exception) -> CascadeError:
     """What a user is told of any error: itself, want of memory, disk or permission (exit 5), or else a bug (exit 1)."""
     if isinstance(error, CascadeError):
         return error
-    if isinstance(error, MemoryError) or any(part in str(error) for part in _NO_MEMORY):
+    if lacks_memory(error):
         return ResourceError("out of memory: close other programs, use fewer --jobs or a smaller [window] size")
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename is not None else ""

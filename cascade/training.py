@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cascade import __version__
-from cascade.batches import Batch, Sampler, ahead
+from cascade.batches import Batch, Sampler, ahead, in_turn
 from cascade.checkpoint import load_model, save_model
 from cascade.inference import as_infer
 from cascade.interrupts import StopNow, StopSignals
@@ -64,14 +64,16 @@ def train(job: Job, show: Show) -> Outcome:
     ranks.require_shares(job.settings.sampling.batch)
     ranks.require_alike(_given(job))
     torch.manual_seed(job.settings.training.seed)
+    torch.backends.cudnn.benchmark = True  # on a GPU: patches are of one size, for which it finds the fastest way
     state = ranks.from_first(lambda: _begun(job))
     for warning in state.warnings:
         _LOG.warning("%s", warning)
     new_log = RunLog(job.folder, state.logged, state.step) if ranks.first else NoLog()
     with StopSignals(ranks.largest) as stop, new_log as log:
         try:
-            sampler = stop.together(lambda: Sampler(job.train, job.stage, job.settings, job.preparation, ranks.part))
-            with closing(ahead(sampler.batch, state.step, lambda: sampler.at)) as batches:
+            sampler = stop.together(partial(_sampler, job))
+            supply = in_turn if job.device.type == "cuda" else ahead
+            with closing(supply(sampler.batch, state.step, lambda: sampler.at)) as batches:
                 _loop(job, state, batches, log, stop, show)
             last = _last_look(job, state, stop) if job.held_out else None
         except StopNow:
@@ -79,6 +81,10 @@ def train(job: Job, show: Show) -> Outcome:
             stop.raise_if_agreed(f"{job.folder}: state saved at step {state.step}; go on with --resume")
             raise
         return ranks.from_first(lambda: _finish(job, state, last))
+
+
+def _sampler(job: Job) -> Sampler:
+    return Sampler(job.train, job.stage, job.settings, job.preparation, job.ranks.part, job.device)
 
 
 def _given(job: Job) -> dict[str, object]:

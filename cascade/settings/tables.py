@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from preprocess.errors import UsageError
 from preprocess.preparation import SpacingPlan
 from stage1_liver.recipe import LiverPolicy
+from stage2_tumor.lesions import Lesions
 from stage2_tumor.recipe import TumorPolicy
-from stage2_tumor.synthesis import Lesions
 
 
 def check(condition: bool, message: str) -> None:

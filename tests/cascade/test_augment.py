@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from cascade import augment
 from cascade.augment import AIR, Warp, change_intensity, cut_patch, cut_scan, mirrored, random_affine, random_bend
 from cascade.settings import Augmentation
 
@@ -322,3 +323,19 @@ def test_a_cut_is_a_function_of_the_generator():
     one, other = (cut_scan(image, regions, rng(7)) for _ in range(2))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
+
+
+#: A device that computes nothing but shapes, and refuses tensors of another one as a GPU does.
+META = torch.device("meta")
+
+
+def test_a_patch_is_cut_on_the_device_it_is_for():
+    for warp in (Warp(np.eye(3), device=META), Warp(np.diag([1.0, 1.0, 1.5]), device=META)):
+        patch, regions = cut_patch(*scan(), (3, 4, 5), (4, 5, 6), warp, 2)
+        assert (patch.device, regions.device) == (META, META)
+        assert (patch.shape, regions.shape) == ((4, 5, 6), (2, 4, 5, 6))
+
+
+def test_a_bend_and_a_tone_curve_are_made_on_the_device_they_are_for():
+    assert random_bend(rng(), (40, 48, 56), np.array([1.0, 2.0, 3.0]), META).device == META
+    assert augment._toned(torch.zeros(4, 5, 6, device=META), np.ones(5)).device == META

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.batches import Batch, Sampler, ahead
+from cascade.batches import Batch, Sampler, ahead, in_turn
 from cascade.settings import load_settings
 from cascade.stages import LIVER, TUMOR
 from preprocess.errors import ResourceError, UsageError
@@ -299,16 +299,53 @@ def test_ahead_makes_each_batch_once_in_one_thread_and_not_far_ahead():
     assert threading.get_ident() not in threads
 
 
-def test_ahead_hands_on_an_error():
+def test_in_turn_gives_the_same_batches_each_when_it_is_asked_for():
+    made = []
+
+    def make(step):
+        made.append(step)
+        return step
+
+    batches = in_turn(make, 7, str)
+    assert made == []
+    assert [next(batches) for _ in range(3)] == [7, 8, 9]
+    assert made == [7, 8, 9]
+
+
+@pytest.mark.parametrize("supply", [ahead, in_turn])
+def test_what_fails_in_a_patch_is_said_of_its_case(supply):
     def make(step):
         if step == 2:
             raise ValueError("no batch 2")
         return step
 
-    batches = ahead(make, 0, lambda: "liver-7")
+    batches = supply(make, 0, lambda: "liver-7")
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(ResourceError, match=r"^case liver-7: making a batch failed \(ValueError\('no batch 2'\)\)"):
         next(batches)
+
+
+@pytest.mark.parametrize("supply", [ahead, in_turn])
+def test_a_gpu_whose_memory_does_not_suffice_for_a_patch_is_not_taken_for_a_broken_case(supply):
+    def make(step):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        next(supply(make, 0, lambda: "liver-7"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_makes_the_same_patches(case):
+    assigned = ["sampling.patch=[8, 12, 16]", "augmentation.noise=0", "augmentation.bend_share=1", "lesions.share=1"]
+    labels = np.kron(body(), np.ones((4, 4, 4), np.uint8))
+    chosen = settings("tumor", *assigned)
+    on_cpu = Sampler([case("a", labels)], TUMOR, chosen, PREPARATION)
+    on_gpu = Sampler([case("b", labels)], TUMOR, chosen, PREPARATION, device=torch.device("cuda"))
+    for step in range(20):
+        one, other = on_cpu.batch(step), on_gpu.batch(step)
+        assert other.image.device.type == other.target.device.type == other.trust.device.type == "cuda"
+        torch.testing.assert_close(other.image.cpu(), one.image, rtol=0, atol=1e-4)
+        assert (other.target.cpu() != one.target).float().mean() < 1e-3
 
 
 @pytest.mark.parametrize(("share", "sharp"), [(0.0, True), (1.0, False)])

@@ -11,6 +11,7 @@ import torch
 
 from cascade.checkpoint import load_model, load_stage_models, save_model
 from cascade.cli import run_command
+from cascade.settings import load_settings
 from cascade.stages import STAGES
 from cascade.tune import model_pairs
 from preprocess.errors import ModelError, UsageError
@@ -18,6 +19,8 @@ from preprocess.io import read_scan
 from preprocess.volume import content_id
 from tests.made_training import model_at, scan_at
 
+#: What the models below begin with.
+RECIPE = load_settings("tumor", (), ()).policy
 #: Stage 2 of these folds says tumour with 0.5 and nearly nowhere.
 TUMOR_BIAS = (0.0, -9.0)
 
@@ -72,9 +75,9 @@ def test_the_chosen_thresholds_stand_in_models_that_can_be_used(source, folds, t
     out = tmp_path / "tuned"
     assert run_command(["tune", str(source), "-o", str(out), *options(folds)]) == 0
     shown = capsys.readouterr().out
-    # Fold 0 says 0.5: with a peak of 0.95 nothing is found, with at most 0.7 the whole liver, of which half is tumour.
+    # Fold 0 says 0.5: with the recipe's peak nothing is found, with at most 0.7 the whole liver; half is tumour.
     assert re.search(r"tumour Dice +0\.000 +0\.444 +0\.444\n", shown)
-    assert "  policy.tumor_peak 0.95 -> 0.6\n" in shown
+    assert f"  policy.tumor_peak {RECIPE.tumor_peak:g} -> 0.6\n" in shown
     assert f"--tumor {out}\n" in shown
     table = json.loads((out / "tune.json").read_text())
     assert [row["case"] for row in table["by_case"]] == ["a", "b", "c"]
@@ -119,7 +122,7 @@ def test_unlabelled_tumours_leave_their_thresholds(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "no tumours are labelled: their thresholds stay as they were" in shown
     assert "note: for patients that they were not chosen on they are no better than the present ones" in shown
-    assert "policy.tumor_peak 0.95, as it was" in shown
+    assert f"policy.tumor_peak {RECIPE.tumor_peak:g}, as it was" in shown
 
 
 def test_models_that_have_seen_everything_choose_nothing(source, tmp_path, capsys):
