@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from preprocess.fast import numbered
 from preprocess.geometry import Box
@@ -17,7 +16,9 @@ Mask = NDArray[np.bool_]
 def components(mask: Mask) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """Numbered 6-connected parts of `mask` (z, y, x) and the voxel count of each number (index 0: background)."""
     parts, count = numbered(mask)
-    return parts, np.bincount(parts.ravel(), minlength=count + 1)
+    sizes = np.bincount(parts[mask], minlength=count + 1)  # of the whole array it would make a copy, twice as large
+    sizes[0] = mask.size - sizes.sum()
+    return parts, sizes
 
 
 def largest(mask: Mask) -> Mask:
@@ -31,12 +32,16 @@ def largest(mask: Mask) -> Mask:
 def without_small(mask: Mask, minimum_voxels: float, seeds: Mask | None = None) -> Mask:
     """`mask` without the parts that have fewer than `minimum_voxels` voxels (to a millionth: it may be a quotient), and
     without those that hold no voxel of `seeds`, where these are given."""
-    parts, sizes = components(mask)
-    keep = sizes >= minimum_voxels - 1e-6
-    if seeds is not None:
-        keep &= np.bincount(parts[seeds], minlength=len(sizes)) > 0
-    keep[0] = False
-    return np.asarray(keep[parts])
+    out = np.zeros_like(mask)
+    box = Box.around(mask)
+    if box is not None:
+        parts, sizes = components(mask[box.slices])
+        keep = sizes >= minimum_voxels - 1e-6
+        if seeds is not None:
+            keep &= np.bincount(parts[seeds[box.slices]], minlength=len(sizes)) > 0
+        keep[0] = False
+        out[box.slices] = keep[parts]
+    return out
 
 
 def fill_holes(mask: Mask) -> Mask:
@@ -45,5 +50,6 @@ def fill_holes(mask: Mask) -> Mask:
     if box is None:
         return mask.copy()
     out = mask.copy()
-    out[box.slices] = ndimage.binary_fill_holes(mask[box.slices])
+    parts, _ = numbered(np.pad(~mask[box.slices], 1, constant_values=True))
+    out[box.slices] = parts[1:-1, 1:-1, 1:-1] != 1  # the first voxel is outside, and numbers go by first voxels
     return out
