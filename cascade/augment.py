@@ -186,3 +186,19 @@ def cut_scan(image: Tensor, regions: Tensor, rng: np.random.Generator) -> tuple[
     image[part] = AIR
     regions[:, part] = 0
     return image, regions
+
+
+def cut_field(image: Tensor, regions: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Make the patch end early at one side, along an arc in y and x, as a small reconstructed field of view does.
+
+    Up to 40 % of its width are gone; the circle has one to three times that width as its radius.
+    """
+    width = min(image.shape[1:])
+    angle, radius = rng.uniform(0, 2 * math.pi), width * rng.uniform(1, 3)
+    away = radius - width * (0.5 - rng.uniform(0.05, 0.4))  # of the circle's middle from the patch's
+    middle = [
+        (n - 1) / 2 + away * way for n, way in zip(image.shape[1:], (math.sin(angle), math.cos(angle)), strict=True)
+    ]
+    y, x = (torch.arange(n, device=image.device) - m for n, m in zip(image.shape[1:], middle, strict=True))
+    gone = y[:, None].square() + x.square() > radius**2
+    return image.masked_fill(gone, AIR), regions.masked_fill(gone, 0)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cascade.augment import Warp, change_intensity, cut_patch, cut_scan, mirrored, random_affine, random_bend
+from cascade.augment import Warp, change_intensity, cut_field, cut_patch, cut_scan, mirrored, random_affine, random_bend
 from cascade.machine import lacks_memory
 from cascade.painting import paint_lesions
 from cascade.settings import Settings
@@ -117,6 +117,8 @@ class Sampler:
         image = change_intensity(image, rng, augmentation)
         if rng.random() < augmentation.cut_share:
             image, regions = cut_scan(image, regions, rng)
+        if rng.random() < augmentation.field_share:
+            image, regions = cut_field(image, regions, rng)
         return image, regions, trust
 
     def _draw_source(self, rng: np.random.Generator) -> _Source:

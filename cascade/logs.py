@@ -93,8 +93,9 @@ class RunLog:
             self._losses.clear()
 
     def validation(self, step: int, result: Validation) -> None:
-        """Write the held-out Dice, the lesions found by size, and a picture with contours (see `contours`)."""
-        self._write(step, {**result.means(), **lesion_counts(result)})
+        """Write the held-out Dice, the lesions found by size, which class is taken for which, and for TensorBoard a
+        picture with contours (see `contours`)."""
+        self._write(step, {**result.means(), **lesion_counts(result), **result.confused()})
         if self._board is not None:
             picture = result.picture
             if picture is not None:
@@ -155,6 +156,8 @@ def board_name(name: str) -> str:
     """The name of a curve in TensorBoard, which puts what stands before a slash into one group."""
     for part, group in (("_dice", "/dice"), ("lesions_", "lesions/"), ("wait_s", "time/wait_s")):
         name = name.replace(part, group)
+    if "_as_" in name:
+        return f"confusion/{name}"
     return {"compute_s": "time/compute_s", "utilisation": "time/utilisation"}.get(name, name)
 
 

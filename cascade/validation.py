@@ -19,6 +19,9 @@ from preprocess.preparation import Infer, Preparation
 from preprocess.prepared import PreparedCase
 from preprocess.volume import TUMOR
 
+#: The classes as the log names them.
+CLASSES = ("background", "liver", "tumor")
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -34,11 +37,14 @@ class Validation:
     """Dice by case and region; None where a region's label is not to be scored. LiTS convention: both empty is 1.
 
     `lesions`: of the cases whose tumours are scored, how many are found, by size class (see `evaluate.detection`).
+    `confusions`: of the cases all of whose regions are scored, voxels by true and predicted class; for the log, and
+    not in `table`.
     """
 
     cases: Mapping[str, Mapping[str, float | None]]
     picture: Picture | None = None
     lesions: Mapping[str, Mapping[str, Detection]] = field(default_factory=dict)
+    confusions: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def mean(self, region: str) -> float | None:
         """Mean Dice of `region` over the cases that score it, None when there is none."""
@@ -54,6 +60,19 @@ class Validation:
         """The lesions of all cases together, by size class; empty when no tumours are scored."""
         counts = self.lesions.values()
         return {size: sum((case[size] for case in counts), Detection()) for size in SIZES} if counts else {}
+
+    def confused(self) -> dict[str, float]:
+        """Which share of each true class is taken for each other one, of all cases together: `liver_as_tumor`."""
+        if not self.confusions:
+            return {}
+        total = np.sum(list(self.confusions.values()), axis=0)
+        names = [CLASSES[k] for k in range(len(total))]
+        return {
+            f"{true}_as_{taken}": float(total[k, m] / total[k].sum())
+            for k, true in enumerate(names)
+            for m, taken in enumerate(names)
+            if k != m and total[k].any()
+        }
 
     def text(self) -> str:
         """What it scores, in a line: mean Dice of each region and, where tumours are scored, the lesions."""
@@ -76,7 +95,13 @@ class Validation:
         pictures = [part.picture for part in parts if part.picture is not None]
         best = max(pictures, key=lambda picture: bool((picture.truth == 2).any()), default=None)
         lesions = {name: counts for part in parts for name, counts in part.lesions.items()}
-        return cls({name: rows[name] for name in names}, best, {n: lesions[n] for n in names if n in lesions})
+        confusions = {name: counts for part in parts for name, counts in part.confusions.items()}
+        return cls(
+            {name: rows[name] for name in names},
+            best,
+            {n: lesions[n] for n in names if n in lesions},
+            {n: confusions[n] for n in names if n in confusions},
+        )
 
     @classmethod
     def from_table(cls, rows: Sequence[Mapping[str, Any]]) -> Self:
@@ -93,7 +118,7 @@ class Validation:
 def validate(stage: Stage, preparation: Preparation, cases: Sequence[PreparedCase], infer: Infer) -> Validation:
     """Predict every case on the stage's validation box and score it. A region implies the one before it."""
     rows: dict[str, dict[str, float | None]] = {}
-    lesions = {}
+    lesions, confusions = {}, {}
     voxel_ml = math.prod(preparation.spacing_mm) / 1000
     picture = None
     for case in cases:
@@ -102,13 +127,22 @@ def validate(stage: Stage, preparation: Preparation, cases: Sequence[PreparedCas
         truth = np.asarray(labels[box.slices])
         image = np.asarray(case.image(stage.name)[box.slices], np.float32)
         inside = np.logical_or.accumulate(infer(image, None)[::-1] >= 0.5, axis=0)[::-1]
+        predicted = inside.sum(axis=0, dtype=np.uint8)
         rows[case.name] = {
             region: dice(inside[k], truth > k) if region != "tumor" or case.scores_tumor else None
             for k, region in enumerate(stage.regions)
         }
         if "tumor" in stage.regions and case.scores_tumor:
             lesions[case.name] = touched(inside[stage.regions.index("tumor")], truth == TUMOR, voxel_ml)
+        if None not in rows[case.name].values():
+            confusions[case.name] = _confusion(truth, predicted, len(stage.regions) + 1)
         if picture is None or (truth == 2).any() > (picture.truth == 2).any():
             z = int((truth == truth.max()).sum(axis=(1, 2)).argmax())
-            picture = Picture(image[z], inside[:, z].sum(axis=0).astype(np.uint8), truth[z])
-    return Validation(rows, picture, lesions)
+            picture = Picture(image[z], predicted[z], truth[z])
+    return Validation(rows, picture, lesions, confusions)
+
+
+def _confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Voxels (true class, predicted class); what the stage does not tell apart is one class."""
+    pairs = np.minimum(truth, classes - 1) * np.uint8(classes) + predicted
+    return np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)

@@ -90,6 +90,7 @@ class Augmentation:
     blur_share: float
     thick_slices_share: float
     cut_share: float
+    field_share: float
     no_liver_share: float
     decoy_share: float
 

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from cascade import augment
-from cascade.augment import AIR, Warp, change_intensity, cut_patch, cut_scan, mirrored, random_affine, random_bend
+from cascade.augment import (
+    AIR,
+    Warp,
+    change_intensity,
+    cut_field,
+    cut_patch,
+    cut_scan,
+    mirrored,
+    random_affine,
+    random_bend,
+)
 from cascade.settings import Augmentation
 
 SHAPE = (7, 9, 11)
@@ -339,3 +349,22 @@ def test_a_patch_is_cut_on_the_device_it_is_for():
 def test_a_bend_and_a_tone_curve_are_made_on_the_device_they_are_for():
     assert random_bend(rng(), (40, 48, 56), np.array([1.0, 2.0, 3.0]), META).device == META
     assert augment._toned(torch.zeros(4, 5, 6, device=META), np.ones(5)).device == META
+
+
+def test_a_small_field_of_view_ends_along_an_arc_at_one_side():
+    image, regions = torch.full((2, 30, 40), 0.5), torch.ones(2, 2, 30, 40)
+    sides = set()
+    for seed in range(60):
+        cut, left = cut_field(image, regions, rng(seed))
+        gone = cut[0] == AIR
+        assert torch.equal(cut == AIR, gone.expand(2, 30, 40))
+        assert torch.equal(left == 0, gone.expand(2, 2, 30, 40))
+        assert (cut[0][~gone] == 0.5).all()
+        assert 0 < gone.float().mean() < 0.6
+        assert not gone[15, 20]
+        corners = gone[[0, 0, 29, 29], [0, 39, 0, 39]]
+        sides.add("".join(".#"[c] for c in corners.int()))
+    assert {"##..", "..##", "#.#.", ".#.#"} <= sides  # above, below, left, right
+    assert "####" not in sides
+    assert (image == 0.5).all()
+    assert (regions == 1).all()

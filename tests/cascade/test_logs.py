@@ -99,7 +99,17 @@ def test_lesions_are_written_by_size_summed_over_cases(tmp_path):
     ]
 
 
+def test_what_is_taken_for_what_is_written_as_shares_of_all_cases(tmp_path):
+    confusions = {"a": np.array([[9, 1], [2, 0]]), "b": np.array([[10, 0], [0, 6]])}
+    with RunLog(tmp_path, Logged(), 0) as log:
+        log.validation(5, Validation({"a": {"liver": 0.5}}, confusions=confusions))
+    assert rows_of(tmp_path) == [
+        {"step": 5, "liver_dice": 0.5, "background_as_liver": 0.05, "liver_as_background": 0.25}
+    ]
+
+
 def test_curves_stand_in_groups():
+    assert board_name("tumor_as_liver") == "confusion/tumor_as_liver"
     names = ("liver_dice", "lesions_found_<10mm", "wait_s", "compute_s", "utilisation", "loss", "learning_rate")
     grouped = ["liver/dice", "lesions/found_<10mm", "time/wait_s", "time/compute_s", "time/utilisation"]
     assert [board_name(name) for name in names] == [*grouped, "loss", "learning_rate"]

@@ -19,9 +19,12 @@ def answer(*regions):
     return infer
 
 
+TRUE_LIVER = np.s_[2:10, 3:11, 2:12]
+
+
 def test_the_true_liver_scores_one_and_names_are_kept(prepared):
     dataset = load_dataset(prepared)
-    result = validate(LIVER, dataset.preparations["liver"], dataset.cases, answer(np.s_[2:10, 3:11, 2:12]))
+    result = validate(LIVER, dataset.preparations["liver"], dataset.cases, answer(TRUE_LIVER))
     assert result.cases == {name: {"liver": 1.0} for name in "abc"}
     assert result.mean("liver") == 1.0
     assert result.table() == [{"liver": 1.0}] * 3
@@ -34,6 +37,23 @@ def test_a_tumour_implies_liver_and_unlabelled_ones_are_not_scored(prepared):
     liver = pytest.approx(2 * 36 / (36 + 640))
     assert result.cases == {"b": {"liver": liver, "tumor": 1.0}, "c": {"liver": liver, "tumor": None}}
     assert result.means() == {"liver_dice": liver, "tumor_dice": 1.0}
+
+
+def test_which_class_is_taken_for_which(prepared):
+    dataset = load_dataset(prepared)
+    # Of the tumour's 3 x 3 x 4 voxels 9 are called liver, and 18 of the liver's other 604 tumour.
+    result = validate(
+        TUMOR, dataset.preparations["tumor"], dataset.cases[1:], answer(TRUE_LIVER, np.s_[4:7, 5:8, 6:11])
+    )
+    assert list(result.confusions) == ["b"]  # of c the tumours are not labelled
+    confused = result.confused()
+    assert confused.pop("tumor_as_liver") == 9 / 36
+    assert confused.pop("liver_as_tumor") == 18 / 604
+    assert confused == dict.fromkeys(
+        ("background_as_liver", "background_as_tumor", "liver_as_background", "tumor_as_background"), 0.0
+    )
+    liver = validate(LIVER, dataset.preparations["liver"], dataset.cases, answer(np.s_[2:10, 3:11, 2:7]))
+    assert liver.confused() == {"background_as_liver": 0.0, "liver_as_background": 0.5}
 
 
 def test_the_picture_is_the_slice_with_most_of_the_highest_class(prepared):
@@ -62,7 +82,7 @@ def test_lesions_are_counted_by_size_where_tumours_are_scored(prepared):
     assert result.text().endswith(", 1 of 1 lesions found, 1 false")
     again = Validation.from_table(result.table())
     assert (again.found(), again.means(), again.table()) == (result.found(), result.means(), result.table())
-    liver = validate(LIVER, dataset.preparations["liver"], dataset.cases, answer(np.s_[2:10, 3:11, 2:12]))
+    liver = validate(LIVER, dataset.preparations["liver"], dataset.cases, answer(TRUE_LIVER))
     assert liver.lesions == liver.found() == {}
     assert liver.text() == "liver 1.000"
 
