@@ -38,6 +38,7 @@ class CaseSetup:
     tumor: Path | None
     liver_only: bool
     device: str
+    mirror: bool
     outputs: Outputs
     jobs: int
     plain_malloc: bool
@@ -54,7 +55,7 @@ class CaseSetup:
 
         if self.jobs > 1:
             torch.set_num_threads(max(1, usable_cores() // self.jobs))
-        runner = load_runner(self.liver, self.tumor, self.device, liver_only=self.liver_only)
+        runner = load_runner(self.liver, self.tumor, self.device, liver_only=self.liver_only, mirror=self.mirror)
         return Ready(partial(begin_case, runner=runner, outputs=self.outputs), repr(runner.models))
 
 

@@ -6,18 +6,18 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from cascade.batch import Outputs
 from cascade.checkpoint import Model, load_stage_models
-from cascade.engine import Engine, pick_engine
+from cascade.engine import Engine, learned_mirrored, mirroring, pick_engine
 from cascade.locks import locked
 from cascade.machine import heard
 from cascade.outputs import REPORT, case_report, is_done, source_id, write_case
 from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
-from preprocess.errors import InputError
+from preprocess.errors import InputError, UsageError
 from preprocess.files import write_json
 from preprocess.io import Scan, case_name, read_scan
 from preprocess.text import printable
@@ -25,7 +25,9 @@ from preprocess.text import printable
 
 @dataclass(frozen=True, eq=False)
 class Runner:
-    """The two stages, ready, with the sha256 of their files; `tumor` None: stop after stage 1.
+    """The two stages, ready; `tumor` None: stop after stage 1.
+
+    `models`: the sha256 of each stage's file, and under "mirrored" the stages that see mirror images too, if any do.
 
     `trained_on` and `chosen_on` are the content ids of the scans that either model has seen (see `Model`).
     """
@@ -56,14 +58,25 @@ def _joint_sha256(models: Sequence[Model]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def load_runner(liver: Path | None, tumor: Path | None, device: str, *, liver_only: bool) -> Runner:
+def load_runner(
+    liver: Path | None, tumor: Path | None, device: str, *, liver_only: bool, mirror: bool = False
+) -> Runner:
     """A runner from the paths of model files or folders of folds (see `load_stage_models`).
 
-    Raises ModelError, and ResourceError without the device.
+    Raises ModelError, ResourceError without the device, and UsageError for `mirror` (see `mirroring`) where no model
+    has learned from mirrored images.
     """
     first = load_stage_models(liver, "liver")
     second = None if liver_only else load_stage_models(tumor, "tumor")
-    return Runner.of(first, second, pick_engine(device))
+    if not mirror:
+        return Runner.of(first, second, pick_engine(device))
+    able = sorted({model.stage.name for model in (*first, *(second or ())) if learned_mirrored(model)})
+    if not able:
+        raise UsageError(
+            "--mirror: no model has learned from mirrored images (augmentation.mirror_share); leave it out"
+        )
+    runner = Runner.of(first, second, mirroring(pick_engine(device)))
+    return replace(runner, models={**runner.models, "mirrored": " ".join(able)})
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from cascade.cli.options import PATH, OneCommand, engine_option, model_options
 @click.option("-o", "--output", type=PATH, default=Path("cascade-out"), show_default=True, help="Folder of results.")
 @model_options
 @click.option("--liver-only", is_flag=True, help="Stop after stage 1.")
+@click.option("--mirror", is_flag=True, help="Let stage 2 see the mirror image too: twice its time.")
 @click.option("--keep-stages", is_flag=True, help="Also write what each stage saw.")
 @click.option("--overwrite", is_flag=True, help="Do cases again that are done.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Cases at a time.")

@@ -20,7 +20,7 @@ def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     paths = expand(inputs)
     check_writable(output)
     jobs = min(options["jobs"], len(paths))
-    models = {name: options[name] for name in ("liver", "tumor", "liver_only", "device", "plain_malloc")}
+    models = {name: options[name] for name in ("liver", "tumor", "liver_only", "mirror", "device", "plain_malloc")}
     setup = CaseSetup(**models, outputs=Outputs(output, options["overwrite"], options["keep_stages"]), jobs=jobs)
     answered = answers(paths, setup, jobs, 60 * options["case_minutes"])
     with closing(answered):

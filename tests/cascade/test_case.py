@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.case import Runner
-from cascade.checkpoint import Model, load_stage_models, save_model
-from cascade.engine import pick_engine
+from cascade.case import Runner, load_runner
+from cascade.checkpoint import Model, load_model, load_stage_models, save_model
+from cascade.engine import mirroring, pick_engine
 from cascade.settings import as_table
 from cascade.stages import LIVER
 from cascade.unet import UNet3d
-from preprocess.errors import ModelError
+from preprocess.errors import ModelError, UsageError
 from preprocess.preparation import Preparation
 
 
@@ -63,3 +63,40 @@ def test_models_of_different_recipes_do_not_predict_together(folds):
 def test_a_folder_without_folds_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"holds no fold-\*/best\.safetensors; give a model file or"):
         load_stage_models(tmp_path, "liver")
+
+
+def learned(path, mirror_share):
+    """The model of a file, as if trained with that share of mirrored patches; written back."""
+    model = load_model(path, LIVER)
+    recipe = {**model.recipe, "augmentation": {**model.recipe["augmentation"], "mirror_share": mirror_share}}
+    save_model(path, replace(model, recipe=recipe))
+    return load_model(path, LIVER)
+
+
+def test_a_model_that_learned_mirrored_sees_both_ways_and_another_does_not(folds):
+    def engine(model):
+        def infer(image, where):
+            """What stands in the first column, where it is to be looked at."""
+            out = np.zeros((1, *image.shape), np.float32)
+            out[0, :, :, 0] = image[:, :, 0] * where[:, :, 0]
+            return out
+
+        return infer
+
+    image, where = np.zeros((2, 3, 4), np.float32), np.ones((2, 3, 4), bool)
+    image[:, :, 0], image[:, :, -1], where[1, :, -1] = 0.2, 0.8, False
+    path = folds / "fold-0" / "best.safetensors"
+    both = mirroring(engine)(learned(path, 0.5))(image, where)
+    np.testing.assert_allclose(both[0, :, 1], [[0.1, 0, 0, 0.4], [0.1, 0, 0, 0]], rtol=1e-6)
+    once = mirroring(engine)(learned(path, 0.0))(image, where)
+    np.testing.assert_allclose(once[0, :, 1], [[0.2, 0, 0, 0]] * 2, rtol=1e-6)
+
+
+def test_a_result_of_both_ways_is_not_that_of_one(folds):
+    path = folds / "fold-0" / "best.safetensors"
+    model = learned(path, 0.5)
+    runner = load_runner(path, None, "cpu", liver_only=True, mirror=True)
+    assert runner.models == {"liver": model.sha256, "mirrored": "liver"}
+    learned(path, 0.0)
+    with pytest.raises(UsageError, match="--mirror: no model has learned from mirrored images"):
+        load_runner(path, None, "cpu", liver_only=True, mirror=True)
