@@ -41,7 +41,14 @@ def run_demo(folder: Path) -> None:
     make_cohort(folder / "cohort", SHOWN)
     click.echo("2/3  cascade run, with the models that come with the package")
     images, labels = folder / "cohort" / "images", folder / "cohort" / "labels"
-    models = {"liver": None, "tumor": None, "liver_only": False, "device": "auto", "plain_malloc": False}
+    models = {
+        "liver": None,
+        "tumor": None,
+        "liver_only": False,
+        "mirror": False,
+        "device": "auto",
+        "plain_malloc": False,
+    }
     way = {"overwrite": False, "keep_stages": True, "jobs": 1, "case_minutes": 30.0}
     prediction.run((images,), folder / "results", **models, **way)
     click.echo("3/3  cascade evaluate")
