@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.components import components, fill_holes, largest, without_small
 from preprocess.geometry import Box, Grid
+from preprocess.lesions import AROUND_MM, without_contrast
 from preprocess.resample import FloatArray, slabs
 from preprocess.volume import LIVER, TUMOR, LabelMap
 from stage1_liver.predict import CoarseLiver
@@ -62,6 +64,22 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
         both += int(np.count_nonzero(one & two))
         size += int(np.count_nonzero(one) + np.count_nonzero(two))
     return Fused(liver, tumor, grid, 2 * both / max(1, size), sure)
+
+
+def credible(fused: Fused, hu: NDArray[Any], minimum_hu: float) -> Fused:
+    """`fused`, but sure nowhere in tumours that differ from the liver around by less than `minimum_hu`.
+
+    `hu` (z, y, x) is the scan on the grid of `fused`.
+    """
+    tumor = fused.tumor & fused.liver
+    box = Box.around(tumor)
+    if box is None or fused.sure is None:
+        return fused
+    part = box.grown(AROUND_MM[1], fused.grid).slices
+    tissue = fused.liver[part] & ~fused.tumor[part]
+    sure = fused.sure.copy()
+    sure[part] &= ~without_contrast(tumor[part], tissue, hu[part], fused.grid.spacing_mm, minimum_hu)
+    return replace(fused, sure=sure)
 
 
 def probabilities(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cascade.checkpoint import Model
 from cascade.engine import Engine
-from cascade.merge import Fused, clean_up, fuse, liver_alone, pasted
+from cascade.merge import Fused, clean_up, credible, fuse, liver_alone, pasted
 from cascade.plausibility import doubts
 from preprocess.geometry import Box
 from preprocess.preparation import Infer, Preparation
@@ -133,10 +133,12 @@ def _fused(
         rough = liver_alone(coarse, volume.grid, box, liver.policy.threshold)
     if tumor is None:
         return rough
+    roi = volume.cropped(box)
     with watch.step("stage2"):
-        fine = refine(volume.cropped(box), rough.liver, tumor)
+        fine = refine(roi, rough.liver, tumor)
     with watch.step("merge"):
-        return fuse(coarse, fine, volume.grid, box, tumor.policy)
+        fused = fuse(coarse, fine, volume.grid, box, tumor.policy)
+        return credible(fused, roi.array, tumor.policy.minimum_contrast_hu)
 
 
 def refine(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:

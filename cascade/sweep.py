@@ -7,7 +7,7 @@ that needs little memory and is exact, so each number is that of the mask which 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from cascade.pipeline import LiverStage, TumorStage, refine
 from evaluate.overlap import Overlap
 from preprocess.cases import Case
 from preprocess.components import components
-from preprocess.geometry import Box, Index, index3
+from preprocess.geometry import Box, Index, Triple, index3
+from preprocess.lesions import AROUND_MM, without_contrast
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 from stage1_liver.predict import find_liver
 from stage2_tumor.recipe import TumorPolicy
@@ -58,11 +59,17 @@ class Candidates:
         liver, tumor, peak, minimum = (getattr(self, f.name).index(getattr(policy, f.name)) for f in fields(self))
         return liver, tumor, peak, minimum
 
-    def policy(self, place: Place, reach_mm: float) -> TumorPolicy:
-        """The policy at `place`."""
+    def policy(self, place: Place, present: TumorPolicy) -> TumorPolicy:
+        """The policy at `place`; what is not tried is as in `present`."""
         liver, tumor, peak, minimum = (getattr(self, f.name)[i] for f, i in zip(fields(self), place, strict=True))
         # Every voxel of a lesion reaches the threshold: a lower peak means the same.
-        return TumorPolicy(liver, tumor, max(peak, tumor), minimum, reach_mm)
+        return replace(
+            present,
+            liver_threshold=liver,
+            tumor_threshold=tumor,
+            tumor_peak=max(peak, tumor),
+            minimum_lesion_mm3=minimum,
+        )
 
 
 #: From one value to the next the masks change by about as much.
@@ -103,13 +110,15 @@ def sweep(
         part = truth.array[seen.box.slices] >= LIVER
         minima = [mm3 / (1000 * volume.grid.voxel_ml) for mm3 in candidates.minimum_lesion_mm3]
         for place in range(candidates.shape[0]):
-            mask = final_liver(seen.liver > place)
+            whole = seen.liver > place
+            mask = final_liver(whole)
             size = np.count_nonzero(mask)
             if size * volume.grid.voxel_ml < stages[0].policy.minimum_ml:
                 continue  # counts as not found
             liver[place] = _dice(np.count_nonzero(mask & part), size, true_liver)
             for threshold in range(candidates.shape[1]) if case.scores_tumor else ():
-                tumors[:, place, threshold] = _tumor_tables(seen, mask, threshold, minima, lesions)
+                credible = seen.credible(whole[seen.spot], threshold)
+                tumors[:, place, threshold] = _tumor_tables(seen, mask, (threshold, credible), minima, lesions)
     return CaseTables(case.name, case.patient, liver, tumors if case.scores_tumor else None, lesions.count)
 
 
@@ -117,7 +126,8 @@ def sweep(
 class _Seen:
     """The region of interest and, in it, how many liver thresholds, tumour thresholds and peaks are reached.
 
-    `tumor` and `peak` are cut to `spot`, the part of the region that is tumour at the lowest threshold.
+    `tumor`, `peak` and `hu` are cut to `spot`, the part of the region that is tumour at the lowest threshold, and its
+    surroundings.
     """
 
     box: Box
@@ -126,6 +136,14 @@ class _Seen:
     tumor: _Levels
     peak: _Levels
     peaks: int
+    hu: NDArray[Any]
+    spacing_mm: Triple
+    minimum_hu: float
+
+    def credible(self, liver: Mask, threshold: int) -> Mask:
+        """Where in `spot` a tumour may count, as `cascade.merge.credible` has it."""
+        tumor = self.tumor > threshold
+        return ~without_contrast(tumor & liver, liver & ~tumor, self.hu, self.spacing_mm, self.minimum_hu)
 
     @staticmethod
     def of(volume: Volume, stages: tuple[LiverStage, TumorStage], candidates: Candidates) -> _Seen | None:
@@ -136,14 +154,25 @@ class _Seen:
             return None
         box = coarse.roi(volume.grid, liver.policy.margin_mm)
         rough = liver_alone(coarse, volume.grid, box, liver.policy.threshold)
-        fine = refine(volume.cropped(box), rough.liver, tumor)
+        roi = volume.cropped(box)
+        fine = refine(roi, rough.liver, tumor)
         of_liver, of_tumor, of_peak = (np.empty(box.shape, np.uint8) for _ in range(3))
         for z, (p1, p2, p_tumor) in enumerate(probabilities(coarse, fine, volume.grid, box)):
             of_liver[z] = _reached(p1 * p2, candidates.liver_threshold)
             of_tumor[z] = _reached(p1 * p_tumor, candidates.tumor_threshold)
             of_peak[z] = _reached(p1 * p_tumor, candidates.tumor_peak)
-        spot = (Box.around(of_tumor) or Box((0, 0, 0), (1, 1, 1))).slices
-        return _Seen(box, of_liver, spot, of_tumor[spot].copy(), of_peak[spot].copy(), len(candidates.tumor_peak))
+        spot = (Box.around(of_tumor) or Box((0, 0, 0), (1, 1, 1))).grown(AROUND_MM[1], roi.grid).slices
+        return _Seen(
+            box,
+            of_liver,
+            spot,
+            of_tumor[spot].copy(),
+            of_peak[spot].copy(),
+            len(candidates.tumor_peak),
+            roi.array[spot],
+            roi.grid.spacing_mm,
+            tumor.policy.minimum_contrast_hu,
+        )
 
 
 class _TrueLesions:
@@ -178,16 +207,20 @@ def _reached(product: NDArray[np.float32], thresholds: Sequence[float]) -> NDArr
 
 
 def _tumor_tables(
-    seen: _Seen, liver: Mask, threshold: int, minimum_voxels: Sequence[float], lesions: _TrueLesions
+    seen: _Seen, liver: Mask, at_threshold: tuple[int, Mask], minimum_voxels: Sequence[float], lesions: _TrueLesions
 ) -> Table:
-    """(3, peaks, minima) for the tumours inside `liver` at one threshold: the parts are found once for all of them."""
+    """(3, peaks, minima) for the tumours inside `liver` at one threshold: the parts are found once for all of them.
+
+    `at_threshold` is its number, and where tumours may count.
+    """
+    threshold, credible = at_threshold
     numbered, sizes = components((seen.tumor > threshold) & liver[seen.spot])
     at = numbered > 0
     part, true = numbered[at], lesions.numbers[seen.spot][at]
     right = np.bincount(part[true > 0], minlength=len(sizes))
     touches = np.unique(np.stack([part, true])[:, true > 0], axis=1)
     peak = np.zeros(len(sizes), np.uint8)
-    np.maximum.at(peak, part, seen.peak[at])
+    np.maximum.at(peak, part, (seen.peak * credible)[at])
     sizes[0] = 0
     out = np.empty((3, seen.peaks, len(minimum_voxels)))
     for p in range(seen.peaks):

@@ -125,7 +125,7 @@ def _run(cases: Sequence[Case], pairs: Sequence[_Pair], engine: Engine, say: Say
 def _finish(output: Path, models: Sequence[Model], trial: _Trial, say: Say) -> None:
     """Write the models with their new policy, `tune.json`, and say what was chosen and what it scores."""
     places = trial.places
-    chosen = trial.candidates.policy(cast(Place, places["chosen"]), trial.present.reach_mm)
+    chosen = trial.candidates.policy(cast(Place, places["chosen"]), trial.present)
     scores = {way: score(trial.tables, place) for way, place in places.items()}
     patients = len({case.patient for case in trial.tables})
     record = {

@@ -19,7 +19,8 @@ class TumorPolicy:
     The liver is where the geometric mean of both stages' liver probabilities reaches `liver_threshold`; tumour where
     that of stage 1's liver and stage 2's tumour reaches `tumor_threshold` inside that liver; lesions below
     `minimum_lesion_mm3`, and those that reach `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
-    Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
+    So are those whose mean differs from that of the liver around by less than `minimum_contrast_hu`: what nobody could
+    see there. Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
     """
 
     liver_threshold: float
@@ -27,10 +28,11 @@ class TumorPolicy:
     tumor_peak: float
     minimum_lesion_mm3: float
     reach_mm: float
+    minimum_contrast_hu: float
 
     def __post_init__(self) -> None:
         for name in ("liver_threshold", "tumor_threshold", "tumor_peak"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"policy.{name} = {getattr(self, name)} must lie between 0 and 1")
-        if self.minimum_lesion_mm3 < 0 or self.reach_mm < 0:
-            raise UsageError("policy.minimum_lesion_mm3 and policy.reach_mm must not be negative")
+        if min(self.minimum_lesion_mm3, self.reach_mm, self.minimum_contrast_hu) < 0:
+            raise UsageError("policy.minimum_lesion_mm3, reach_mm and minimum_contrast_hu must not be negative")

@@ -19,6 +19,11 @@ from stage2_tumor.recipe import TumorPolicy
 
 Table = Mapping[str, Any]
 
+#: Of a table that holds a certain key, the keys that came later and the values that stand for what was done before.
+_BEFORE: tuple[tuple[str, str, Table], ...] = (
+    ("network", "features", {"encoder": "plain", "blocks": 1}),
+    ("policy", "tumor_threshold", {"minimum_contrast_hu": 0.0}),
+)
 _POLICIES: Mapping[str, type[Any]] = {"liver": LiverPolicy, "tumor": TumorPolicy}
 
 
@@ -60,9 +65,12 @@ def prediction_settings_from(table: Table, stage: str, where: str) -> Prediction
 
 
 def completed(table: Table) -> Table:
-    """Stored tables with the keys that an earlier version did not have: its encoder was plain, of one block a level."""
-    network = table.get("network")
-    return {**table, "network": {"encoder": "plain", "blocks": 1, **network}} if isinstance(network, dict) else table
+    """Stored tables with the keys that earlier versions did not have, at the values that stand for what these did."""
+    out = {**table}
+    for name, mark, before in _BEFORE:
+        if isinstance(stored := table.get(name), dict) and mark in stored:
+            out[name] = {**before, **stored}
+    return out
 
 
 def _parts(table: Table, kinds: Mapping[str, type[Any]], where: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cascade.merge import Fused, clean_up, fuse, liver_alone, pasted
+from cascade.merge import Fused, clean_up, credible, fuse, liver_alone, pasted
 from preprocess.geometry import Box, Grid
 from preprocess.volume import LabelMap
 from stage1_liver.predict import CoarseLiver
@@ -12,7 +12,7 @@ AXES = ((-2 / 7, -3 / 7, 6 / 7), (-3 / 7, 6 / 7, 2 / 7), (6 / 7, 2 / 7, 3 / 7))
 #: 10 mm3 a voxel.
 FULL = Grid((4, 5, 7), (5.0, 2.0, 1.0), (10.0, -20.0, 30.0), AXES)
 BOX = Box((1, 2, 1), (3, 5, 6))
-POLICY = TumorPolicy(liver_threshold=0.5, tumor_threshold=0.25, tumor_peak=0.5, minimum_lesion_mm3=20.0, reach_mm=10.0)
+POLICY = TumorPolicy(0.5, 0.25, tumor_peak=0.5, minimum_lesion_mm3=20.0, reach_mm=10.0, minimum_contrast_hu=0.0)
 SLAB = Grid((1, 5, 7), (5.0, 2.0, 1.0))
 
 
@@ -80,7 +80,7 @@ def test_each_stage_is_read_on_its_own_grid():
     first = filled(columns, (np.s_[:, :, :2], 1.0))  # the scan's columns 0-3, the region's 0 and 1
     second = filled(rows, (np.s_[:, 1], 1.0))  # rows 3-5
     tumor = filled(rows, (np.s_[3], 1.0))
-    strict = TumorPolicy(0.75, 0.5, 0.5, 0.0, 0.0)  # p1 * p2 >= 0.5625: both
+    strict = TumorPolicy(0.75, 0.5, 0.5, 0.0, 0.0, 0.0)  # p1 * p2 >= 0.5625: both
     fused = fuse(coarse(first, columns), RoiProbabilities(second, tumor, rows), full, box, strict)
     # along the region's columns p1 is 1 .75 .25 0 0 0, along its rows p2 is 0 0 1/3 2/3 1 1
     liver = np.zeros(roi.shape, bool)
@@ -207,3 +207,18 @@ def test_pasted_refuses_a_part_of_another_shape():
     part = LabelMap(np.zeros(other.shape, np.uint8), FULL.cropped(other))
     with pytest.raises(ValueError, match="broadcast"):
         pasted(part, BOX, FULL)
+
+
+def test_a_lesion_like_the_liver_around_it_does_not_count():
+    grid = Grid((3, 20, 40), (5.0, 2.0, 1.0))
+    liver, tumor, hu = np.ones(grid.shape, bool), np.zeros(grid.shape, bool), np.full(grid.shape, 100, np.int16)
+    faint, dark = np.s_[1, 3:6, 4:9], np.s_[1, 12:15, 25:30]
+    tumor[faint] = tumor[dark] = True
+    hu[faint], hu[dark] = 90, 70
+    fused = Fused(liver, tumor, grid, sure=tumor)
+    labels, _ = clean_up(credible(fused, hu, 15.0), 0.0)
+    assert (labels.array[dark] == 2).all()
+    assert (labels.array[faint] == 1).all()
+    assert (clean_up(credible(fused, hu, 0.0), 0.0)[0].array == np.where(tumor, 2, 1)).all()
+    assert (fused.sure == tumor).all()
+    assert credible(Fused(liver, tumor, grid), hu, 15.0).sure is None  # stage 1 alone

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.settings import Settings, as_table, load_settings, settings_from, shipped_table
+from cascade.settings import Settings, as_table, completed, load_settings, settings_from, shipped_table
 from preprocess.errors import UsageError
 from stage1_liver.recipe import LiverPolicy
 from stage2_tumor.recipe import TumorPolicy
@@ -325,3 +325,15 @@ def test_an_unknown_key_is_shown_on_one_line():
     with pytest.raises(UsageError, match=r"unknown key training\.a\?b; known here") as caught:
         load_settings("liver", assignments=["training.a\nb=1"])
     assert "\n" not in str(caught.value)
+
+
+def test_what_an_earlier_version_stored_stands_for_what_it_did():
+    stored = {"network": {"features": [4, 8]}, "policy": {"tumor_threshold": 0.5}, "window": {"step": 0.5}}
+    assert completed(stored) == {
+        "network": {"encoder": "plain", "blocks": 1, "features": [4, 8]},
+        "policy": {"minimum_contrast_hu": 0.0, "tumor_threshold": 0.5},
+        "window": {"step": 0.5},
+    }
+    present = {"network": {"encoder": "residual", "blocks": 2}, "policy": {"threshold": 0.3}}
+    assert completed(present) == present
+    assert completed({"network": 3}) == {"network": 3}  # refused later, by its name

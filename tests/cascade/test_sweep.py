@@ -73,13 +73,15 @@ def with_label(case, tumor_label="expert"):
     return replace(case, label=object(), tumor_label=tumor_label)
 
 
-def test_each_number_is_that_of_the_mask_that_the_policy_gives(stages, scan):
+@pytest.mark.parametrize("minimum_hu", [0.0, 60.0])  # with 60 one of the lesions is too faint
+def test_each_number_is_that_of_the_mask_that_the_policy_gives(stages, scan, minimum_hu):
     volume, truth = scan
+    stages = stages[0], replace(stages[1], policy=replace(stages[1].policy, minimum_contrast_hu=minimum_hu))
     tables = sweep(with_label(CASE), volume, truth, stages, FEW)
     assert (tables.case, tables.patient, tables.lesions) == ("a", "p", 5)
     seen = set()
     for place in itertools.product(*map(range, FEW.shape)):
-        policy = FEW.policy(place, stages[1].policy.reach_mm)
+        policy = FEW.policy(place, stages[1].policy)
         labels = segment(volume, stages[0], replace(stages[1], policy=policy), Stopwatch()).labels
         liver, tumor = class_overlaps(labels.array, truth.array)
         counts = detection(match_lesions(labels.array == 2, truth.array == 2, GRID, "lits"), 0.0)
@@ -87,8 +89,8 @@ def test_each_number_is_that_of_the_mask_that_the_policy_gives(stages, scan):
         assert tables.tumors[(DICE, *place)] == pytest.approx(tumor.dice())
         assert (tables.tumors[(FALSE, *place)], tables.tumors[(FOUND, *place)]) == (counts.false, counts.detected)
         seen.add((liver.dice(), tumor.dice(), counts.false, counts.detected))
-    assert len(seen) > 12  # the policies do differ
-    assert len({row[2] for row in seen}) > 2
+    assert len(seen) > 10  # the policies do differ
+    assert len({row[2] for row in seen}) > 1
 
 
 def test_a_liver_that_counts_as_not_found_leaves_an_empty_mask(stages, scan):
@@ -117,12 +119,12 @@ def test_tumours_that_nobody_drew_have_no_table(stages, scan):
 
 
 def test_the_present_policy_is_among_the_candidates():
-    policy = TumorPolicy(0.27, 0.5, 0.4, 50.0, 10.0)
+    policy = TumorPolicy(0.27, 0.5, 0.4, 50.0, 10.0, 15.0)
     tried = CANDIDATES.including(policy)
     assert tried.shape == (8, 6, 9, 5)
     place = tried.place(policy)
     assert place == (3, 2, 0, 2)
-    assert tried.policy(place, 10.0) == replace(policy, tumor_peak=0.5)  # no lesion reaches less than the threshold
+    assert tried.policy(place, policy) == replace(policy, tumor_peak=0.5)  # no lesion reaches less than the threshold
 
 
 def test_a_probability_of_exactly_a_threshold_reaches_it():

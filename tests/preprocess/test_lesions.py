@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from preprocess import lesions
 from preprocess.geometry import Grid
-from preprocess.lesions import lesion_table
+from preprocess.lesions import lesion_table, without_contrast
 from preprocess.volume import LabelMap, Volume
 
 # Array axes: z to the head, y to the front, x to the left.
@@ -52,3 +54,49 @@ def test_values_are_plain_python_for_json():
     (row,) = table({(0, 0, 0): 2})
     assert [type(v) for v in row.values()] == [int, float, list, float]
     assert all(type(v) is float for v in row["centroid_mm"])
+
+
+SPACING_MM = (5.0, 2.0, 1.0)
+
+
+def liver_with(*parts):
+    """Tumour and liver masks and HU (6, 24, 40): liver of 100 HU but for the last column, of 300, and `parts`."""
+    tumor, hu = np.zeros((6, 24, 40), bool), np.full((6, 24, 40), 100.0)
+    hu[:, :, -1] = 300
+    for where, value in parts:
+        tumor[where], hu[where] = True, value
+    tissue = ~tumor
+    tissue[:, :, -1] = False
+    return tumor, tissue, hu
+
+
+def test_what_differs_from_the_tissue_around_stays_darker_or_brighter():
+    faint, dark, bright = np.s_[1:3, 2:5, 2:6], np.s_[3:5, 14:18, 8:14], np.s_[1:3, 10:13, 25:30]
+    tumor, tissue, hu = liver_with((faint, 86.0), (dark, 84.0), (bright, 116.0))
+    gone = without_contrast(tumor, tissue, hu, SPACING_MM, 15.0)
+    assert gone[faint].all()
+    assert gone.sum() == gone[faint].sum()
+    assert not without_contrast(tumor, tissue, hu, SPACING_MM, 0.0).any()
+    assert not without_contrast(tumor & False, tissue, hu, SPACING_MM, 15.0).any()
+
+
+def test_compared_is_the_tissue_from_3_to_10_mm_and_no_other_tumour():
+    lesion = np.s_[2:4, 10:14, 18:22]
+    tumor, tissue, hu = liver_with((lesion, 100.0))
+    assert without_contrast(tumor, tissue, hu, SPACING_MM, 15.0)[lesion].all()
+    away = ndimage.distance_transform_edt(~tumor, SPACING_MM)
+    for near, counts in (((0, 3), False), ((3, 10), True), ((10, 99), False)):
+        changed = hu.copy()
+        changed[(away > near[0]) & (away <= near[1]) & tissue] = 200
+        assert without_contrast(tumor, tissue, changed, SPACING_MM, 15.0).any() != counts
+    # The same ring, but called another lesion: nothing is left to compare with, so the lesion stays.
+    alone = tissue & (away > 10)
+    assert not without_contrast(tumor, alone, hu, SPACING_MM, 15.0).any()
+
+
+def test_a_large_lesion_is_judged_by_a_part_of_the_voxels(monkeypatch):
+    monkeypatch.setattr(lesions, "_VOXELS", 300)
+    lesion = np.s_[1:5, 4:20, 4:30]
+    for value, gone in ((80.0, False), (90.0, True)):
+        tumor, tissue, hu = liver_with((lesion, value))
+        assert without_contrast(tumor, tissue, hu, SPACING_MM, 15.0)[lesion].all() == gone

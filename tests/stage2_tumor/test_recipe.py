@@ -13,6 +13,7 @@ def policy(**changes):
         "tumor_peak": 0.9,
         "minimum_lesion_mm3": 50.0,
         "reach_mm": 10.0,
+        "minimum_contrast_hu": 15.0,
     }
     return TumorPolicy(**fields | changes)
 
@@ -32,7 +33,7 @@ def test_a_threshold_outside_0_to_1_is_refused(name, value):
         policy(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["minimum_lesion_mm3", "reach_mm"])
+@pytest.mark.parametrize("name", ["minimum_lesion_mm3", "reach_mm", "minimum_contrast_hu"])
 def test_negative_sizes_are_refused(name):
     with pytest.raises(UsageError, match="must not be negative"):
         policy(**{name: -1.0})
