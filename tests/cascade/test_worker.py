@@ -105,7 +105,9 @@ def test_a_setup_that_fails_ends_everything(ask, monkeypatch, fault, kind, messa
 def test_several_workers_share_the_tasks(ask):
     found = ask("a", "b", "segv", "c", "d", jobs=2)
     assert sorted(task for task, _ in found) == ["a", "b", "c", "d", "segv"]
-    assert len(list(ask.marks.iterdir())) in (2, 3)
+    # The two that began, and one for each time that "segv" killed: once if it was alone, twice if another was begun.
+    # The last is not replaced where the other worker has taken what was left.
+    assert len(list(ask.marks.iterdir())) in (2, 3, 4)
 
 
 def test_a_worker_that_dies_idle_is_no_answer(tmp_path):
