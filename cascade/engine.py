@@ -59,8 +59,12 @@ def openvino_engine() -> Engine:
 
 
 def learned_mirrored(model: Model) -> bool:
-    """Whether the network has seen mirrored images, so that one means to it what the other does."""
-    return bool(model.recipe["augmentation"]["mirror_share"] > 0)
+    """Whether the network has seen mirrored images, so that one means to it what the other does.
+
+    Recipes of earlier versions do not say, and there were no mirrors then.
+    """
+    augmentation = model.recipe.get("augmentation")
+    return isinstance(augmentation, dict) and bool(augmentation.get("mirror_share"))
 
 
 def mirroring(engine: Engine) -> Engine:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from preprocess.components import components, fill_holes, largest, without_small
 from preprocess.geometry import Box, Grid
 from preprocess.lesions import AROUND_MM, without_contrast
 from preprocess.resample import FloatArray, slabs
-from preprocess.volume import LIVER, TUMOR, LabelMap
+from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
 from stage2_tumor.predict import RoiProbabilities
 from stage2_tumor.recipe import TumorPolicy
@@ -66,10 +65,10 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
     return Fused(liver, tumor, grid, 2 * both / max(1, size), sure)
 
 
-def credible(fused: Fused, hu: NDArray[Any], minimum_hu: float) -> Fused:
+def credible(fused: Fused, roi: Volume, minimum_hu: float) -> Fused:
     """`fused`, but sure nowhere in tumours that differ from the liver around by less than `minimum_hu`.
 
-    `hu` (z, y, x) is the scan on the grid of `fused`.
+    `roi` is the scan on the grid of `fused`.
     """
     tumor = fused.tumor & fused.liver
     box = Box.around(tumor)
@@ -78,7 +77,7 @@ def credible(fused: Fused, hu: NDArray[Any], minimum_hu: float) -> Fused:
     part = box.grown(AROUND_MM[1], fused.grid).slices
     tissue = fused.liver[part] & ~fused.tumor[part]
     sure = fused.sure.copy()
-    sure[part] &= ~without_contrast(tumor[part], tissue, hu[part], fused.grid.spacing_mm, minimum_hu)
+    sure[part] &= ~without_contrast(tumor[part], tissue, roi.array[part], roi.grid.spacing_mm, minimum_hu)
     return replace(fused, sure=sure)
 
 

@@ -386,3 +386,15 @@ def test_mirrored_patches_are_the_plain_ones_reversed_along_some_axes(case):
 def test_a_bent_patch_is_not_the_plain_one(case):
     plain, bent = without_and_with(case, "bend")
     assert not torch.allclose(plain.batch(0).image, bent.batch(0).image)
+
+
+def test_patches_end_early_at_one_side_where_that_is_asked_for(case):
+    cases = [case("a", body(), value=0.5)]
+    for share, cut in ((1, True), (0, False)):
+        wanted = settings(
+            "tumor", *PLAIN, *only(TUMOR, lesion=1), "sampling.patch=[2, 3, 4]", f"augmentation.field_share={share}"
+        )
+        batches = [Sampler(cases, TUMOR, wanted, PREPARATION).batch(step) for step in range(6)]
+        # The lesion is in the middle of the scan: nothing else shows what lies beyond it.
+        inside = [(batch.image == -1).any() for batch in batches]
+        assert all(inside) == cut

@@ -1,5 +1,6 @@
 """Several models of a stage that predict together."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +9,14 @@ import torch
 
 from cascade.case import Runner, load_runner
 from cascade.checkpoint import Model, load_model, load_stage_models, save_model
-from cascade.engine import mirroring, pick_engine
+from cascade.cli import run_command
+from cascade.engine import learned_mirrored, mirroring, pick_engine
 from cascade.settings import as_table
 from cascade.stages import LIVER
 from cascade.unet import UNet3d
 from preprocess.errors import ModelError, UsageError
 from preprocess.preparation import Preparation
+from tests.made_training import model_at, scan_at
 
 
 @pytest.fixture
@@ -100,3 +103,17 @@ def test_a_result_of_both_ways_is_not_that_of_one(folds):
     learned(path, 0.0)
     with pytest.raises(UsageError, match="--mirror: no model has learned from mirrored images"):
         load_runner(path, None, "cpu", liver_only=True, mirror=True)
+
+
+def test_a_model_from_before_there_were_mirrors_has_not_learned_them(folds):
+    model = learned(folds / "fold-0" / "best.safetensors", 0.5)
+    assert learned_mirrored(model)
+    assert not learned_mirrored(replace(model, recipe={**model.recipe, "augmentation": {"noise": 0.1}}))
+    assert not learned_mirrored(replace(model, recipe={}))
+
+
+def test_the_option_reaches_the_models(tmp_path):
+    scan = scan_at(tmp_path / "a.nii")
+    models = [f"--{name}={model_at(tmp_path / name, name)}" for name in ("liver", "tumor")]
+    assert run_command(["run", str(scan), "-o", str(tmp_path / "out"), *models, "--mirror"]) == 0
+    assert json.loads((tmp_path / "out" / "a" / "report.json").read_text())["models"]["mirrored"] == "tumor"

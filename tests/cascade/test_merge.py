@@ -3,7 +3,7 @@ import pytest
 
 from cascade.merge import Fused, clean_up, credible, fuse, liver_alone, pasted
 from preprocess.geometry import Box, Grid
-from preprocess.volume import LabelMap
+from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
 from stage2_tumor.predict import RoiProbabilities
 from stage2_tumor.recipe import TumorPolicy
@@ -215,10 +215,10 @@ def test_a_lesion_like_the_liver_around_it_does_not_count():
     faint, dark = np.s_[1, 3:6, 4:9], np.s_[1, 12:15, 25:30]
     tumor[faint] = tumor[dark] = True
     hu[faint], hu[dark] = 90, 70
-    fused = Fused(liver, tumor, grid, sure=tumor)
-    labels, _ = clean_up(credible(fused, hu, 15.0), 0.0)
+    fused, roi = Fused(liver, tumor, grid, sure=tumor), Volume(hu, grid)
+    labels, _ = clean_up(credible(fused, roi, 15.0), 0.0)
     assert (labels.array[dark] == 2).all()
     assert (labels.array[faint] == 1).all()
-    assert (clean_up(credible(fused, hu, 0.0), 0.0)[0].array == np.where(tumor, 2, 1)).all()
+    assert (clean_up(credible(fused, roi, 0.0), 0.0)[0].array == np.where(tumor, 2, 1)).all()
     assert (fused.sure == tumor).all()
-    assert credible(Fused(liver, tumor, grid), hu, 15.0).sure is None  # stage 1 alone
+    assert credible(Fused(liver, tumor, grid), roi, 15.0).sure is None  # stage 1 alone
