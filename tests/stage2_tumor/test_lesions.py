@@ -2,21 +2,10 @@ from dataclasses import replace
 
 import pytest
 
+from cascade.settings import load_settings
 from preprocess.errors import UsageError
-from stage2_tumor.lesions import Lesions
 
-LESIONS = Lesions(
-    share=1.0,
-    most=1,
-    diameter_mm=(12.0, 12.0),
-    dark_hu=(60.0, 60.0),
-    bright_hu=(40.0, 40.0),
-    bright_share=0.0,
-    rim_share=0.0,
-    core_share=0.0,
-    calcified_share=0.0,
-    edge_mm=(0.5, 0.5),
-)
+LESIONS = load_settings("tumor").lesions
 
 
 @pytest.mark.parametrize(
