@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cascade.augment import AIR
-from cascade.machine import autocast_dtype
+from cascade.machine import autocast_dtype, on_device
 from cascade.settings import Window
 from preprocess.errors import ResourceError
 from preprocess.geometry import Index, index3
@@ -41,9 +41,6 @@ class Network(Protocol):
     def __call__(self, image: Tensor, /) -> Tensor:
         """Logits of one batch."""
 
-    def to(self, device: torch.device, /) -> Self:
-        """The network on `device`."""
-
     def eval(self) -> Self:
         """The network as it predicts."""
 
@@ -56,7 +53,7 @@ def as_infer(network: Network, window: Window, device: torch.device, at_once: in
     image is taken again with half as many windows at once, then one by one in windows of half the size, each with a
     warning. Raises ResourceError when that does not fit either.
     """
-    network = network.to(device).eval()
+    network = on_device(network, device).eval()
     half = replace(window, size=index3([max(1, n // 2) for n in window.size]), one_pass_voxels=0)
     attempts = [(window, at_once, "")]
     if at_once > 1:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cascade.checkpoint import Model, cpu_state, load_model, require_finite
 from cascade.logs import Logged
+from cascade.machine import on_device
 from cascade.ranks import Ranks
 from cascade.settings import Network, Optimizer, Settings, as_table
 from cascade.stages import Stage
@@ -124,7 +125,8 @@ def _spoken(network: Network) -> str:
 
 
 def _network(job: Job) -> UNet3d:
-    return unet(job.settings.network, len(job.stage.regions), job.settings.loss.deep_levels).to(job.device)
+    network = unet(job.settings.network, len(job.stage.regions), job.settings.loss.deep_levels)
+    return on_device(network, job.device)
 
 
 def save_state(job: Job, state: State) -> None:
@@ -238,11 +240,14 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+    weights = dict(enumerate(weight for group in optimizer.param_groups for weight in group["params"]))
     table: dict[int, dict[str, Tensor]] = {}
     for key, value in moments.items():
         index, name = key.split("/")
-        # A copy: the optimiser changes its moments in place, and these lie in the buffer of the whole file.
-        table.setdefault(int(index), {})[name] = value.clone()
+        # A copy: the optimiser changes its moments in place, and these lie in the buffer of the whole file. In the
+        # order of memory of its weight: in another it would be computed in other steps, and to other last bits.
+        like = weights[int(index)] if value.dim() else value
+        table.setdefault(int(index), {})[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": table})
 
 

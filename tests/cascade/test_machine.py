@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cascade.machine import autocast_dtype, pick_device, tune_allocator
+from cascade.machine import autocast_dtype, on_device, pick_device, tune_allocator
 from preprocess.errors import ResourceError, UsageError
 
 
@@ -26,6 +26,13 @@ def test_bfloat16_only_where_the_processor_computes_it(monkeypatch):
     for flags, wanted in (({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, None), ({}, None)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags)
         assert autocast_dtype(torch.device("cpu")) is wanted
+
+
+@pytest.mark.parametrize(("dtype", "step"), [(None, 1), (torch.bfloat16, 60)])
+def test_weights_lie_channels_last_where_a_cpu_computes_in_float32(dtype, step, monkeypatch):
+    monkeypatch.setattr("cascade.machine.autocast_dtype", lambda device: dtype)
+    placed = on_device(torch.nn.Conv3d(2, 7, (3, 4, 5)), torch.device("cpu"))
+    assert placed.weight.stride(1) == step  # from one channel to the next
 
 
 def test_tuning_the_allocator_never_fails():

@@ -14,7 +14,7 @@ from cascade.settings import Optimizer
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors, write_tensors
 from cascade.training import learning_rate, train
-from cascade.training_state import Job
+from cascade.training_state import Job, resumed_state
 from preprocess.errors import ModelError
 from preprocess.prepared import load_dataset
 
@@ -105,6 +105,16 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(optimizer, prepared, ti
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
     assert rows_of(whole) == rows_of(parted)
+
+
+def test_resumed_moments_lie_in_memory_as_their_weights_do(prepared, tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascade.machine.autocast_dtype", lambda device: None)  # so that weights lie channels last
+    job = job_for("tumor", prepared, tiny_settings, tmp_path / "run")
+    train(job, QUIET)
+    state = resumed_state(job)
+    weight = state.network.join[0][3].weight
+    assert not weight.is_contiguous()
+    assert {state.optimizer.state[weight][key].stride() for key in ("exp_avg", "exp_avg_sq")} == {weight.stride()}
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(prepared, tiny_settings, tmp_path):

@@ -45,8 +45,21 @@ def test_samples_do_not_see_each_other():
 
 def test_a_block_has_two_normalised_convolutions():
     block = ConvBlock(1, 3, stride=2)
-    assert [type(m).__name__ for m in block] == ["Conv3d", "InstanceNorm3d", "LeakyReLU"] * 2
+    assert [type(m).__name__ for m in block] == ["Conv3d", "InstanceNorm", "LeakyReLU"] * 2
     assert block(torch.zeros(1, 1, 4, 6, 8)).shape == (1, 3, 2, 3, 4)
+
+
+@pytest.mark.parametrize("encoder", ["plain", "residual"])
+def test_channels_last_is_kept_by_every_block_and_computes_the_same(encoder):
+    torch.manual_seed(1)
+    network, image = unet(Network((4, 6), stem=2, encoder=encoder, blocks=1), 2).eval(), torch.randn(2, 1, 8, 12, 16)
+    plain = network(image)
+    network.to(memory_format=torch.channels_last_3d)
+    orders = []
+    for block in (*network.down, *network.join):
+        block.register_forward_hook(lambda module, inputs, output: orders.append(output.stride(1)))
+    torch.testing.assert_close(network(image), plain, rtol=1e-4, atol=1e-5)
+    assert orders == [1, 1, 1]  # voxels from one channel to the next
 
 
 def test_weights_start_at_the_scale_of_he():
