@@ -28,15 +28,14 @@ fuzz: $(VENV)/installed
 		$(BIN)/python -m tests.fuzz.$$target --seconds $(FUZZ_SECONDS) || failed=1; \
 	done; exit $$failed
 
+# These write their sections of BENCHMARKS.md: see benchmarks/page.py.
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks.case
-	$(BIN)/python -m benchmarks.rate
-	$(BIN)/python -m benchmarks.batch
+	$(BIN)/python -m benchmarks.page case rate batch
 
 # Against nnU-Net, which gets an environment of its own that sees the packages of ours.
 bench-rivals: $(VENV)-nnunet/installed
-	$(BIN)/python -m benchmarks.rivals --nnunet $(VENV)-nnunet/bin/python
-	$(BIN)/python -m benchmarks.train --nnunet $(VENV)-nnunet/bin/python
+	$(BIN)/python -m benchmarks.page \
+		"rivals --nnunet $(VENV)-nnunet/bin/python" "train --nnunet $(VENV)-nnunet/bin/python"
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

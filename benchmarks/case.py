@@ -10,16 +10,13 @@ median and the spread of the rounds; nothing is extrapolated.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
+from benchmarks.process import machine, spread, watched
 from preprocess.geometry import Grid
 from preprocess.nifti import write_nifti
 from preprocess.nifti_header import NiftiHeader
@@ -37,7 +34,7 @@ def main() -> None:
         folder = Path(name)
         scans = [Path(file) for file in sys.argv[1:]] or [synthetic(folder / f"{n}.nii.gz", n) for n in _SLICES]
         rounds = [[measured(scan, folder / f"out{k}") for k, scan in enumerate(scans)] for _ in range(_ROUNDS)]
-    print(f"{os.cpu_count()} cores; median of {_ROUNDS} rounds, slowest in brackets\n")
+    print(f"{machine()}; median of {_ROUNDS} rounds, least and most in brackets\n")
     print("| scan | " + " | ".join(f"{step}, s" for step in _STEPS) + " | process, s | peak, GB |")
     print("| --- |" + " ---: |" * (len(_STEPS) + 2))
     for scan, runs in zip(scans, zip(*rounds, strict=True), strict=True):
@@ -47,25 +44,10 @@ def main() -> None:
 def measured(scan: Path, out: Path) -> dict[str, float]:
     """Seconds by step, of the whole process with its start, and its peak memory in GB."""
     code = "import sys; from cascade.cli import run_command; sys.exit(run_command(sys.argv[1:]))"
-    arguments = ["run", str(scan), "-o", str(out), "--overwrite"]
-    # A parent of its own: the peak that the system keeps of a process's children is that of the largest so far.
-    watch = (
-        "import json, resource, subprocess, sys, time; start = time.perf_counter(); "
-        "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL); seconds = time.perf_counter() - start; "
-        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss; print(json.dumps([seconds, peak / 1e6])); "
-        "sys.exit(done.returncode)"
-    )
-    python = [sys.executable, "-c"]
-    done = subprocess.run([*python, watch, *python, code, *arguments], capture_output=True, text=True, check=True)
-    process_s, peak_gb = json.loads(done.stdout)
+    done = watched([sys.executable, "-c", code, "run", str(scan), "-o", str(out), "--overwrite"])
     (report,) = out.glob("*/report.json")
     seconds = json.loads(report.read_text("utf-8"))["seconds"]
-    return {**{step: seconds.get(step, 0.0) for step in _STEPS}, "process": process_s, "peak": peak_gb}
-
-
-def spread(values: Sequence[float]) -> str:
-    """The median, and the largest in brackets."""
-    return f"{median(values):.2f} ({max(values):.2f})"
+    return {**{step: seconds.get(step, 0.0) for step in _STEPS}, "process": done.seconds, "peak": done.peak_gb}
 
 
 def synthetic(path: Path, slices: int) -> Path:

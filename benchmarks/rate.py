@@ -3,10 +3,11 @@
     python -m benchmarks.rate [--rounds 7] [--openvino PYTHON] [--tiny]
 
 Each engine is a process of its own with two windows to warm up, frozen while another has its turn; every round each
-computes one window. "kept": the allocator keeps freed memory, as cascade asks it to; "plain": as installed. The roof
-of a precision is the best rate that any engine reached with it in this run: with OpenVINO it is that of OpenVINO,
-without it is lower. OpenVINO is run by the interpreter --openvino (default: this one; left out where it is not
-installed). On a CPU without bfloat16, where it would be emulated, only float32 is run. Nothing is extrapolated.
+computes one window. "kept": the allocator keeps freed memory and the weights lie as cascade lays them; "tunables":
+the same, the allocator told by its environment; "plain": torch as it comes. The roof of a precision is the best rate
+that any engine reached with it in this run: with OpenVINO it is that of OpenVINO, without it is lower. OpenVINO is
+run by the interpreter --openvino (default: this one; left out where it is not installed). On a CPU without bfloat16,
+where it would be emulated, only float32 is run. Nothing is extrapolated.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Turns:
 
 
 def main(data: str, out: str, sets: list[str], plain: bool, real: bool, iterations: int) -> None:
-    """Train on all cases of the prepared dataset `data`; `plain`: in float32."""
+    """Train on all cases of the prepared dataset `data`; `plain`: in float32, weights as torch lays them."""
     settings = load_settings("tumor", assignments=[*sets, "training.steps=100000"])
     dataset, turns = load_dataset(Path(data)), Turns(iterations)
     Path(out).mkdir(parents=True)
@@ -89,6 +89,7 @@ def main(data: str, out: str, sets: list[str], plain: bool, real: bool, iteratio
             stack.enter_context(patch("cascade.training.Sampler", lambda *_: RandomBatches(settings)))
         if plain:
             stack.enter_context(patch("cascade.training.autocast_dtype", lambda device: None))
+            stack.enter_context(patch("cascade.training_state.on_device", lambda network, device: network))
         train(job, turns.show)
 
 

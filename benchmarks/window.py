@@ -2,7 +2,8 @@
 
     python -m benchmarks.window ENGINE '{"features": [32, 64], "size": 128}'
 
-ENGINE is `torch` or `openvino`, `bf16` or `fp32`, and `kept` or `plain` for the allocator, as in `torch-bf16-kept`.
+ENGINE is `torch` or `openvino`, `bf16` or `fp32`, and `kept`, `tunables` or `plain`, as in `torch-bf16-kept`: the first
+two as cascade has it, the last as torch comes.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any
 import torch
 
 from benchmarks.process import seconds_of, take_turns
+from cascade.machine import on_device
 from cascade.unet import UNet3d
 
 
 def torch_engine(network: UNet3d, image: torch.Tensor, kind: str) -> Callable[[], object]:
-    """As `cascade.inference` has it: autocast to bfloat16, or float32."""
+    """Autocast to bfloat16, or float32."""
 
     def run() -> object:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
@@ -43,9 +45,11 @@ def openvino_engine(network: UNet3d, image: torch.Tensor, kind: str) -> Callable
 
 def main(engine: str, features: list[int], size: int) -> None:
     """Two windows to warm up, then turns of one."""
-    program, kind, _ = engine.split("-")
+    program, kind, way = engine.split("-")
     torch.manual_seed(0)
     network, image = UNet3d(tuple(features), 2).eval(), torch.randn(1, 1, size, size, size)
+    if way != "plain":
+        network = on_device(network, torch.device("cpu"))
     run = (torch_engine if program == "torch" else openvino_engine)(network, image, kind)
     for _ in range(2):
         run()

@@ -1,9 +1,10 @@
 import os
+import subprocess
 import sys
 
 import pytest
 
-from benchmarks import batch, process, rate, rivals, train
+from benchmarks import batch, page, process, rate, rivals, train
 
 WORKER = "from benchmarks.process import take_turns; take_turns(lambda: {'seconds': 1.5})"
 
@@ -60,3 +61,24 @@ def test_waits_stand_beside_the_seconds_of_an_iteration():
 def test_memory_that_grows_is_seen():
     run = batch.Run([], 0.0, [(30.0, 500.0 + 2 * k, 600.0) for k in range(40)])
     assert batch.memory_table(run).endswith("a case adds parent +0.000 MB, workers +2.000 MB, peak +0.000 MB")
+
+
+def test_what_a_benchmark_prints_becomes_its_section_and_no_other(tmp_path, monkeypatch):
+    made = page.with_section("a\n<!-- b -->\nold\n<!-- end of b -->\nc\n<!-- d -->\n<!-- end of d -->\n", "b", "new")
+    assert made == "a\n<!-- b -->\nnew\n<!-- end of b -->\nc\n<!-- d -->\n<!-- end of d -->\n"
+    with pytest.raises(ValueError, match="needs one line <!-- e -->"):
+        page.with_section(made, "e", "new")
+
+
+def test_a_benchmark_that_fails_leaves_its_section(tmp_path):
+    file = tmp_path / "PAGE.md"
+    file.write_text("<!-- case -->\nold\n<!-- end of case -->\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        page.main([f"case {tmp_path / 'missing.nii'}"], file)
+    assert file.read_text() == "<!-- case -->\nold\n<!-- end of case -->\n"
+
+
+@pytest.mark.parametrize("name", ["case", "rate", "batch", "rivals", "train"])
+def test_the_page_has_a_section_for_each_script_that_make_runs(name):
+    text = page.PAGE.read_text("utf-8")
+    assert page.with_section(text, name, "new") != text
