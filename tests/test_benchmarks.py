@@ -1,10 +1,14 @@
 import os
 import subprocess
 import sys
+from unittest.mock import patch
 
+import numpy as np
 import pytest
+import torch
 
-from benchmarks import batch, page, process, rate, rivals, train
+from benchmarks import ablation_rows, batch, page, process, rate, rivals, train
+from cascade.batches import Sampler
 
 WORKER = "from benchmarks.process import take_turns; take_turns(lambda: {'seconds': 1.5})"
 
@@ -82,3 +86,22 @@ def test_a_benchmark_that_fails_leaves_its_section(tmp_path):
 def test_the_page_has_a_section_for_each_script_that_make_runs(name):
     text = page.PAGE.read_text("utf-8")
     assert page.with_section(text, name, "new") != text
+
+
+def test_the_raised_image_is_taken_apart_into_image_and_liver():
+    given = ablation_rows.GivenLiver(torch.nn.Conv3d(1, 2, 1))
+    with torch.no_grad():
+        given.both.weight.copy_(torch.eye(2)[..., None, None, None])
+        raised = torch.tensor([-1.0, 1.0, 0.25 + 4, -1.0 + 4]).reshape(1, 1, 1, 2, 2)
+        assert given(raised).reshape(2, 4).tolist() == [[-1, 1, 0.25, -1], [-1, -1, 1, 1]]
+
+
+def test_an_ablation_changes_the_patches_of_its_row_alone():
+    whole = torch.tensor([[0.0, 1, 1], [0, 0, 1]]).reshape(2, 1, 1, 3)
+    with patch.object(ablation_rows, "_nested", lambda *_: (torch.zeros(1, 1, 3), whole.clone(), whole)):
+        _, regions, _ = ablation_rows._with_classes(None, np.random.default_rng(0))
+        assert regions.flatten(1).tolist() == [[0, 1, 0], [0, 0, 1]]
+    before = Sampler._patch
+    with ablation_rows.as_row("whole"):
+        assert Sampler._patch is not before
+    assert Sampler._patch is before

@@ -1,0 +1,183 @@
+"""What the cascade is worth: the same network on whole scans in three classes, and stage 1's liver as an input.
+
+    python -m benchmarks.ablation SCANS OUT [--minutes 15] [--seeds 1 2 3] [--fold 1/2] [--jobs 2]
+
+SCANS is what `cascade prepare` takes. Every row has `minutes` of one core: "whole" spends them on one network, the
+others a third on stage 1 and the rest on stage 2. All networks are the recipe's, but half as wide and on patches of
+64^3, so that a core gets somewhere; they differ in where patches come from, in what the classes are, and in what is
+told of the liver. The scans held out are then predicted whole, with the same thresholds and clean-up, and scored on
+their own grids; lesions are found when they are touched. What was trained is kept in OUT, and not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from benchmarks import ablation_rows
+from benchmarks.process import machine
+from cascade.checkpoint import Model, load_model
+from cascade.commands.training import split_by_fold
+from cascade.machine import tune_allocator
+from cascade.ranks import Ranks
+from cascade.settings import Settings, load_settings
+from cascade.stages import STAGES
+from cascade.training import train
+from cascade.training_state import BEST, Job
+from evaluate.detection import Detection, touched
+from evaluate.overlap import dice
+from preprocess.cases import Case
+from preprocess.io import read_scan
+from preprocess.layouts import find_cases, read_label
+from preprocess.prepared import PreparedDataset, StagePlan, load_dataset, prepare_dataset
+from preprocess.volume import TUMOR
+
+ROWS = {
+    "cascade": "the cascade",
+    "channel": "stage 1's liver is an input of stage 2",
+    "whole": "one network of three classes on the whole scan",
+}
+#: Networks to train, and their share of a row's time: the first is stage 1 of both rows that have one.
+NETWORKS = {"liver": 1 / 3, "cascade": 2 / 3, "channel": 2 / 3, "whole": 1.0}
+SMALL = (
+    "network.features=[16, 32, 64, 80]",
+    "sampling.patch=[64, 64, 64]",
+    "sampling.batch=2",
+    "training.validations=1",
+)
+
+
+def main() -> None:
+    """Train, predict, print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scans", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=15.0, help="of one core, a row and seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
+    parser.add_argument("--fold", default="1/2")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    prepared(options.scans, options.out)
+    networks = [name for name in NETWORKS if name in options.rows or (name == "liver" and options.rows != ["whole"])]
+    trainings = [(name, seed) for seed in options.seeds for name in networks]
+    work = partial(_trained, options.out, options.fold, options.minutes)
+    _in_turn(work, trainings, options.jobs)
+    asked = [(row, seed) for row in options.rows for seed in options.seeds]
+    scores = _in_turn(partial(_scored, options.scans, options.out, options.fold), asked, options.jobs)
+    print(f"{machine()}; {options.minutes:g} minutes of one core a row and seed, fold {options.fold}\n")
+    print(table({row: [s for (r, _), s in zip(asked, scores, strict=True) if r == row] for row in options.rows}))
+
+
+def prepared(scans: Path, out: Path) -> None:
+    """Both datasets: "cascade" holds what the stages keep of a scan, "whole" all of it at stage 2's spacing."""
+    for name in ("cascade", "whole"):
+        if (out / name / "dataset.json").exists():
+            continue
+        boxes = {stage: STAGES[stage].training_box for stage in STAGES}
+        if name == "whole":
+            boxes["tumor"] = ablation_rows.whole_scan
+        plans = {stage: StagePlan(_settings(stage, 0).preparation, box) for stage, box in boxes.items()}
+        prepare_dataset(find_cases(scans), out / name, plans, 2, lambda progress: None)
+
+
+def _settings(stage: str, seed: int) -> Settings:
+    return load_settings(stage, assignments=[*SMALL, f"training.seed={seed}"])
+
+
+def _in_turn(work: Any, asked: Sequence[tuple[str, int]], jobs: int) -> list[Any]:
+    """`work(name, seed)` for all, each in a process of its own on one core."""
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, max_tasks_per_child=1) as pool:
+        return list(pool.map(work, *zip(*asked, strict=True)))
+
+
+def _begin() -> None:
+    tune_allocator()
+    torch.set_num_threads(1)
+
+
+def _trained(out: Path, fold: str, minutes: float, name: str, seed: int) -> None:
+    folder, done = out / f"{name}-{seed}", out / f"{name}-{seed}" / "done.json"
+    if done.exists():
+        return
+    stage = "liver" if name == "liver" else "tumor"
+    dataset = _dataset(out, name)
+    learners, _ = split_by_fold(dataset.cases, fold)
+    with ablation_rows.as_row(name):
+        job = Job(
+            stage=ablation_rows.WHOLE if name == "whole" else STAGES[stage],
+            settings=_settings(stage, seed),
+            preparation=dataset.preparations[stage],
+            train=learners,
+            held_out=[],
+            folder=folder,
+            ranks=Ranks(torch.device("cpu")),
+            minutes=minutes * NETWORKS[name],
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome = train(job, lambda *_: None)
+    done.write_text(json.dumps({"steps": outcome.steps}))
+
+
+def _dataset(out: Path, name: str) -> PreparedDataset:
+    return load_dataset(out / ("whole" if name == "whole" else "cascade"))
+
+
+def _scored(scans: Path, out: Path, fold: str, row: str, seed: int) -> dict[str, Any]:
+    """Dice and lesions by held-out case, and the steps of each network."""
+    names = ("liver", row) if row != "whole" else (row,)
+    stages = ["liver" if name == "liver" else "tumor" for name in names]
+    folders = [out / f"{name}-{seed}" for name in names]
+    _, held_out = split_by_fold(_dataset(out, row).cases, fold)
+    cases = {case.name: case for case in find_cases(scans)}
+    with ablation_rows.as_row(row):
+        models = [load_model(f / BEST, STAGES[s]) for f, s in zip(folders, stages, strict=True)]
+        rows = {case.name: _one(cases[case.name], models) for case in held_out}
+    steps = {n: json.loads((f / "done.json").read_text())["steps"] for n, f in zip(names, folders, strict=True)}
+    scores = {"cases": rows, "steps": steps}
+    (out / f"scores-{row}-{seed}.json").write_text(json.dumps(scores, indent=1))
+    return scores
+
+
+def _one(case: Case, models: Sequence[Model]) -> dict[str, Any]:
+    volume = read_scan(case.image).volume
+    truth, labels = read_label(case, volume.grid), ablation_rows.predicted(volume, models)
+    found: dict[str, Any] = {"liver": dice(labels.array > 0, truth.array > 0)}
+    if case.scores_tumor:
+        tumor = [map.array == TUMOR for map in (labels, truth)]
+        lesions = touched(tumor[0], tumor[1], labels.grid.voxel_ml)
+        found |= {"tumor": dice(*tumor), "lesions": asdict(sum(lesions.values(), Detection()))}
+    return found
+
+
+def table(scores: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A line a row of the ablation: means over the cases, least and most of the seeds, lesions and steps by seed."""
+    lines = ["| | liver Dice | tumour Dice | lesions found | false | steps |", "| --- | --- | --- | --- | --- | --- |"]
+    for row, seeds in scores.items():
+        cells = [_mean(seeds, "liver"), _mean(seeds, "tumor")]
+        counts = [[case["lesions"] for case in seed["cases"].values() if "lesions" in case] for seed in seeds]
+        found = ", ".join(str(sum(c["detected"] for c in each)) for each in counts)
+        cells.append(f"{found} of {sum(c['truth'] for c in counts[0])}")
+        cells.append(", ".join(str(sum(c["predicted"] - c["correct"] for c in each)) for each in counts))
+        cells.append(", ".join(" + ".join(map(str, seed["steps"].values())) for seed in seeds))
+        lines.append(f"| {ROWS[row]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _mean(seeds: Sequence[Mapping[str, Any]], region: str) -> str:
+    values = [mean(case[region] for case in seed["cases"].values() if region in case) for seed in seeds]
+    return f"{mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+
+
+if __name__ == "__main__":
+    main()

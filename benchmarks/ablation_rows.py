@@ -1,0 +1,135 @@
+"""What the rows of `benchmarks.ablation` change, and how each predicts a whole scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, cast
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cascade.batches import Sampler
+from cascade.checkpoint import Model
+from cascade.engine import pick_engine
+from cascade.merge import clean_up, credible, fuse
+from cascade.pipeline import Stopwatch, TumorStage, liver_stage, segment, tumor_stage
+from cascade.stages import TUMOR
+from cascade.unet import UNet3d
+from preprocess.geometry import Box, Grid
+from preprocess.resample import resampled
+from preprocess.volume import LabelMap, Volume
+from stage1_liver.predict import CoarseLiver
+from stage2_tumor.predict import RoiProbabilities
+
+#: A prepared image lies in -1..1; where the liver is given as an input it is raised by this much.
+_RAISED = 4.0
+
+
+def whole_scan(labels: NDArray[np.uint8], grid: Grid) -> Box:
+    """All of a scan, where the cascade's stage 2 keeps the surroundings of the liver."""
+    return Box.whole(grid)
+
+
+def _elsewhere(labels: NDArray[np.uint8]) -> NDArray[Any]:
+    return np.flatnonzero(labels == 0)
+
+
+#: Stage 2's regions and shares of patches, from anywhere in the scan.
+WHOLE = replace(TUMOR, training_box=whole_scan, validation_box=whole_scan, pools={**TUMOR.pools, "outside": _elsewhere})
+
+
+@contextmanager
+def as_row(name: str) -> Iterator[None]:
+    """Training, loading and predicting as the row or network `name` has it; "cascade" and "liver" change nothing."""
+    with ExitStack() as stack:
+        if name == "whole":
+            stack.enter_context(patch.object(Sampler, "_patch", _with_classes))
+        if name == "channel":
+            stack.enter_context(patch.object(Sampler, "_patch", _with_liver))
+            stack.enter_context(patch("cascade.training_state.unet", _given_liver))
+            stack.enter_context(patch("cascade.checkpoint.unet", _given_liver_at_stage_2))
+            stack.enter_context(patch("cascade.pipeline.refine", _refined_with_liver))
+        yield
+
+
+_nested = Sampler._patch
+
+
+def _with_classes(self: Sampler, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A patch whose liver and tumour exclude each other."""
+    image, regions, trust = _nested(self, rng)
+    regions[0] *= 1 - regions[1]
+    return image, regions, trust
+
+
+def _with_liver(self: Sampler, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A patch whose image is raised in the liver, as a coarse network would find it: some voxels too large or small."""
+    image, regions, trust = _nested(self, rng)
+    reach = int(rng.integers(-3, 4))
+    liver = regions[:1, None]
+    width = 2 * abs(reach) + 1
+    grown = nn.functional.max_pool3d(liver if reach >= 0 else 1 - liver, width, 1, abs(reach))
+    rough = (grown if reach >= 0 else 1 - grown)[0, 0]
+    return image + _RAISED * rough, regions, trust
+
+
+class GivenLiver(nn.Module):
+    """The first convolution of a network that sees image and liver, from the image that is raised in the liver."""
+
+    def __init__(self, first: nn.Conv3d) -> None:
+        super().__init__()
+        size, stride, padding = first.kernel_size, first.stride, first.padding
+        self.both = nn.Conv3d(2, first.out_channels, size, stride, padding, bias=False)  # type: ignore[arg-type]
+        nn.init.kaiming_normal_(self.both.weight, a=0.01)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(n, 1, z, y, x) to (n, channels, z, y, x)."""
+        liver = (image > _RAISED / 2).to(image.dtype)
+        return cast(Tensor, self.both(torch.cat((image - _RAISED * liver, 2 * liver - 1), 1)))
+
+
+def _given_liver(described: Any, regions: int, deep_levels: int = 0) -> UNet3d:
+    from cascade.unet import unet
+
+    network = unet(described, regions, deep_levels)
+    block = cast(nn.Sequential, network.down[0])
+    block[0] = GivenLiver(cast(nn.Conv3d, block[0]))
+    return network
+
+
+def _given_liver_at_stage_2(described: Any, regions: int, deep_levels: int = 0) -> UNet3d:
+    from cascade.unet import unet
+
+    return (_given_liver if regions == len(TUMOR.regions) else unet)(described, regions, deep_levels)
+
+
+def _refined_with_liver(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:
+    grid = tumor.preparation.working_grid(roi.grid)
+    given = resampled(liver, roi.grid, grid) > 0.5
+    both = tumor.infer(tumor.preparation.prepared(roi) + np.float32(_RAISED) * given, None)
+    return RoiProbabilities(both[0], both[1], grid)
+
+
+def predicted(volume: Volume, models: Sequence[Model]) -> LabelMap:
+    """The classes of a whole scan: by the cascade from two models, else by the one for everything."""
+    engine = pick_engine("cpu")
+    if len(models) == 2:
+        stages = liver_stage(models[:1], engine), tumor_stage(models[1:], engine)
+        return segment(volume, *stages, Stopwatch()).labels
+    return _by_one(volume, tumor_stage(models, engine))
+
+
+def _by_one(volume: Volume, stage: TumorStage) -> LabelMap:
+    """As the cascade merges its stages, the network's own liver in place of stage 1's."""
+    grid = stage.preparation.working_grid(volume.grid)
+    classes = stage.infer(stage.preparation.prepared(volume), None)
+    liver = np.minimum(1, classes[0] + classes[1])
+    coarse = CoarseLiver(liver, liver >= stage.policy.liver_threshold, grid, found=True)
+    box = Box.whole(volume.grid)
+    fused = fuse(coarse, RoiProbabilities(liver, classes[1], grid), volume.grid, box, stage.policy)
+    return clean_up(credible(fused, volume, stage.policy.minimum_contrast_hu), stage.policy.minimum_lesion_mm3)[0]
