@@ -111,7 +111,8 @@ def _given_liver_at_stage_2(described: Any, regions: int, deep_levels: int = 0) 
 def _refined_with_liver(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:
     grid = tumor.preparation.working_grid(roi.grid)
     given = resampled(liver, roi.grid, grid) > 0.5
-    both = tumor.infer(tumor.preparation.prepared(roi) + np.float32(_RAISED) * given, None)
+    raised = np.asarray(tumor.preparation.prepared(roi) + _RAISED * given, np.float32)
+    both = tumor.infer(raised, None)
     return RoiProbabilities(both[0], both[1], grid)
 
 
