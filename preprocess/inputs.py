@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
 from preprocess.dicom_files import DICOM_ENDINGS, is_dicom
 from preprocess.errors import InputError
+from preprocess.findings import listed
+
+_LOG = logging.getLogger(__name__)
 
 #: Endings of image files that are one case each; of a pair (.hdr, .img) the half that is the header.
 IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".hdr", ".hdr.gz")
@@ -15,9 +19,13 @@ IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".
 def find_images(folder: Path) -> list[Path]:
     """The cases in `folder`: its image files and its subfolders with DICOM files; or itself, when it holds DICOM files.
 
-    Hidden files are ignored, and so are the labels of a LiTS folder (`segmentation-N` beside `volume-N`).
-    Raises InputError when there is none, and for a folder that holds images and DICOM slices side by side.
+    Hidden files are ignored, and so are the labels of a LiTS folder (`segmentation-N` beside `volume-N`). DICOM folders
+    that lie deeper are no cases, and there is a warning for them (see `too_deep`). Raises InputError when there is no
+    case, and for a folder that holds images and DICOM slices side by side.
     """
+    if deep := too_deep(folder):
+        told = listed([path.relative_to(folder) for path in deep])
+        _LOG.warning("%s: DICOM folders in it that lie too deep to be cases: %s; give what holds them", folder, told)
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     images = [path for path in paths if path.is_file() and path.name.lower().endswith(IMAGE_ENDINGS)]
     if _holds_dicom(folder):
@@ -33,6 +41,18 @@ def find_images(folder: Path) -> list[Path]:
             "or a DICOM folder itself"
         )
     return found
+
+
+def too_deep(folder: Path) -> list[Path]:
+    """DICOM folders that `find_images` passes over: below a folder of DICOM slices, or two below any other."""
+    inside = _subfolders(folder)
+    if _holds_dicom(folder):
+        return [path for path in inside if _holds_dicom(path)]
+    return [path for middle in inside for path in _subfolders(middle) if _holds_dicom(path)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
 
 
 def _holds_dicom(folder: Path) -> bool:

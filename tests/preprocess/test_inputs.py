@@ -85,6 +85,18 @@ def test_a_lits_label_is_known_whatever_is_in_its_name(tmp_path):
     assert names(tmp_path) == ["VOLUME-[3].NII", "volume-1.2.nii"]
 
 
+def test_series_that_lie_too_deep_to_be_cases_are_named(tmp_path, caplog):
+    touch(tmp_path, "p1/1.dcm", "p2/s1/1.dcm", "p2/s2/1.dcm", "p2/text/notes.txt", "p3/.hidden/1.dcm", "c.nii")
+    assert names(tmp_path) == ["c.nii", "p1"]
+    assert "lie too deep to be cases: p2/s1, p2/s2; give what holds them" in caplog.text
+
+
+def test_a_series_below_a_series_is_named(tmp_path, caplog):
+    touch(tmp_path, "1.dcm", "sub/2.dcm", "text/notes.txt")
+    assert find_images(tmp_path) == [tmp_path]
+    assert "lie too deep to be cases: sub; " in caplog.text
+
+
 def test_a_folder_without_a_case_is_refused(tmp_path):
     touch(tmp_path, "notes.txt", "sub/notes.txt")
     with pytest.raises(InputError, match=r"no case in it; give a folder of \.nii") as caught:
