@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from preprocess.dicom_files import DICOM_ENDINGS, is_dicom
@@ -44,11 +45,18 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def too_deep(folder: Path) -> list[Path]:
-    """DICOM folders that `find_images` passes over: below a folder of DICOM slices, or two below any other."""
+    """DICOM folders that `find_images` passes over: below a folder of DICOM slices, or two below any other.
+
+    A folder that may not be read is none: it is no case, and must not keep the others from being done.
+    """
     inside = _subfolders(folder)
-    if _holds_dicom(folder):
-        return [path for path in inside if _holds_dicom(path)]
-    return [path for middle in inside for path in _subfolders(middle) if _holds_dicom(path)]
+    if not _holds_dicom(folder):
+        inside = [path for middle in inside for path in _subfolders(middle)]
+    found = []
+    for path in inside:
+        with suppress(OSError):
+            found += [path] if _holds_dicom(path) else []
+    return found
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -67,7 +67,7 @@ def test_memory_that_grows_is_seen():
     assert batch.memory_table(run).endswith("a case adds parent +0.000 MB, workers +2.000 MB, peak +0.000 MB")
 
 
-def test_what_a_benchmark_prints_becomes_its_section_and_no_other(tmp_path, monkeypatch):
+def test_what_a_benchmark_prints_becomes_its_section_and_no_other():
     made = page.with_section("a\n<!-- b -->\nold\n<!-- end of b -->\nc\n<!-- d -->\n<!-- end of d -->\n", "b", "new")
     assert made == "a\n<!-- b -->\nnew\n<!-- end of b -->\nc\n<!-- d -->\n<!-- end of d -->\n"
     with pytest.raises(ValueError, match="needs one line <!-- e -->"):

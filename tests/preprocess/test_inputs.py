@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from preprocess.errors import InputError
@@ -95,6 +97,19 @@ def test_a_series_below_a_series_is_named(tmp_path, caplog):
     touch(tmp_path, "1.dcm", "sub/2.dcm", "text/notes.txt")
     assert find_images(tmp_path) == [tmp_path]
     assert "lie too deep to be cases: sub; " in caplog.text
+
+
+def test_a_folder_that_lies_too_deep_and_may_not_be_read_stops_nothing(tmp_path, monkeypatch):
+    touch(tmp_path, "p1/1.dcm", "p2/secret/1.dcm")
+    read = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert names(tmp_path) == ["p1"]
 
 
 def test_a_folder_without_a_case_is_refused(tmp_path):
