@@ -91,13 +91,12 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 def on_device(network: N, device: torch.device) -> N:
     """`network`, a torch module, on `device`, its weights in the order of memory that computes most quickly there.
 
-    On a CPU that computes in float32 that is channels last, and images follow the weights: convolutions need not sort
-    them. Elsewhere it is torch's usual order; the other was not measured there.
+    On a CPU that is channels last, and images follow the weights: convolutions need not sort them. On a GPU it is
+    torch's usual order; the other was not measured there.
     """
     import torch
 
-    in_float32 = device.type == "cpu" and autocast_dtype(device) is None
-    order = torch.channels_last_3d if in_float32 else torch.contiguous_format
+    order = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
     placed: N = cast(Any, network).to(device, memory_format=order)  # torch's types know no order
     return placed
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cascade.settings import Network
-from cascade.unet import ConvBlock, ResidualBlock, UNet3d, unet
+from cascade.unet import ConvBlock, InstanceNorm, ResidualBlock, UNet3d, unet
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,22 @@ def test_a_block_has_two_normalised_convolutions():
     block = ConvBlock(1, 3, stride=2)
     assert [type(m).__name__ for m in block] == ["Conv3d", "InstanceNorm", "LeakyReLU"] * 2
     assert block(torch.zeros(1, 1, 4, 6, 8)).shape == (1, 3, 2, 3, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_instance_normalisation_is_the_same_with_channels_last(dtype):
+    torch.manual_seed(1)
+    norm, image = InstanceNorm(3, affine=True), torch.randn(2, 3, 4, 6, 8)
+    image[1] = 3 * image[1] + 5
+    weights = torch.nn.init.uniform_(norm.weight), torch.nn.init.uniform_(norm.bias)
+    results = []
+    for order in (torch.contiguous_format, torch.channels_last_3d):
+        own = image.to(dtype, memory_format=order, copy=True).requires_grad_()
+        normal = norm(own)
+        assert normal.is_contiguous(memory_format=order)
+        results.append([normal, *torch.autograd.grad((normal.float() ** 3).sum(), (own, *weights))])
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.02}[dtype]
+    torch.testing.assert_close(results[1], results[0], rtol=tolerance, atol=10 * tolerance)
 
 
 @pytest.mark.parametrize("encoder", ["plain", "residual"])
