@@ -32,7 +32,7 @@ class InstanceNorm(nn.InstanceNorm3d):
         if image.is_contiguous() or not image.is_contiguous(memory_format=torch.channels_last_3d):
             return super().forward(image)
         normalise = partial(F.batch_norm, running_mean=None, running_var=None, training=True, eps=self.eps)
-        patches = [normalise(patch, weight=self.weight, bias=self.bias) for patch in image.split(1)]
+        patches = [normalise(patch, weight=self.weight, bias=self.bias) for patch in image.chunk(len(image))]
         return torch.cat(patches) if len(patches) > 1 else patches[0]
 
 
