@@ -24,9 +24,10 @@ def training_bytes(settings: Settings, regions: int, *, half: bool) -> int:
     whatever a network consists of is in it; the rest is proportional to them, to the weights and to the batch.
 
     Beside the peak of resident memory of real steps (`python -m benchmarks.training_memory`, one CPU with bfloat16) it
-    was from 8 % too little to 16 % too much in eight networks: the recipes (550 MB measured, 3 % too little; 912 MB,
-    8 % too little), stage 1 with 64^3 patches, stage 2 with 32^3 and 64^3, with 48^3 and `stem` 1, residual with 64^3
-    (7 % too much), and twice as wide (16 % too much). `LIBRARIES` and `PER_SAVED` come from stage 2 with 32^3 and 64^3.
+    is from 2 to 27 % too much in eight networks: the recipes (467 MB measured, 14 % too much; 749 MB, 11 %), stage 1
+    with 64^3 patches, stage 2 with 32^3 (2 %) and 64^3, with 48^3 and `stem` 1 (27 %), residual with 64^3, and twice as
+    wide. `PER_SAVED` is from when weights did not lie channels last there, which took that much more; in float32 it was
+    not measured since.
     On a GPU nothing was measured.
     """
     with torch.device("meta"):
