@@ -28,6 +28,11 @@ def test_bfloat16_only_where_the_processor_computes_it(monkeypatch):
         assert autocast_dtype(torch.device("cpu")) is wanted
 
 
+def test_a_gpu_that_emulates_bfloat16_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert autocast_dtype(torch.device("cuda")) is None
+
+
 @pytest.mark.parametrize(("device", "step"), [("cpu", 1), ("meta", 60)])
 def test_weights_lie_channels_last_on_a_cpu_alone(device, step):
     placed = on_device(torch.nn.Conv3d(2, 7, (3, 4, 5)), torch.device(device))
