@@ -23,7 +23,7 @@ class InstanceNorm(nn.InstanceNorm3d):
     """Instance normalisation (Ulyanov et al., 2016) that leaves an image in the order of memory in which it comes.
 
     torch's own sorts every image by channel first, whatever order the convolutions around it are quick in (see
-    `machine.on_device`). Batch normalisation of one patch at a time does not, but torch adds up voxel by voxel there, in
+    `machine.on_device`). Batch normalisation of one patch at a time does not, but torch adds up voxel by voxel there in
     float32: off by up to 1.5e-3 with 48^3 voxels and by 1e-2 with 96^3 or 128^3, and not alike on one thread and two.
     Group normalisation does not sort either; in bfloat16 its backward pass takes longer than all convolutions together.
     """
