@@ -65,13 +65,14 @@ def test_instance_normalisation_is_the_same_with_channels_last(dtype):
     torch.testing.assert_close(results[1], results[0], rtol=tolerance, atol=10 * tolerance)
 
 
-@torch.no_grad()
-def test_a_large_prediction_is_normalised_to_the_last_digits():
+@pytest.mark.parametrize("training", [False, True])
+def test_a_large_image_is_normalised_to_the_last_digits(training):
     torch.manual_seed(1)
     norm, image = InstanceNorm(3, affine=True), torch.randn(2, 3, 60, 64, 70)
     image[:, :, 30:] = -3.0  # much of one value, as air is
-    last = norm(image.contiguous(memory_format=torch.channels_last_3d))
-    torch.testing.assert_close(last, norm(image), rtol=1e-5, atol=1e-5)
+    with torch.set_grad_enabled(training):
+        last = norm(image.contiguous(memory_format=torch.channels_last_3d))
+        torch.testing.assert_close(last, norm(image), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("encoder", ["plain", "residual"])
