@@ -143,7 +143,7 @@ def table(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         if side != "cascade":
             times = [a["case"] / b["case"] for a, b in zip(each, ours, strict=True)]
             share = median(b["peak"] / a["peak"] for a, b in zip(each, ours, strict=True))
-            lines.append(f"cascade against {side}: {spread(times, 1)} times as fast, {share:.2f} of the peak memory")
+            lines.append(f"- cascade against {side}: {spread(times, 1)} times as fast, {share:.2f} of the peak memory")
     return "\n".join(lines)
 
 

@@ -141,7 +141,7 @@ def table(turns: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     for side, seconds in each.items():
         if side != "cascade":
             shares = [a / b for a, b in zip(each["cascade"], seconds, strict=True)]
-            lines.append(f"cascade takes {spread(shares)} of the time of {side}")
+            lines.append(f"- cascade takes {spread(shares)} of the time of {side}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Faster stand-ins for two slow steps, where the extra `[fast]` is installed: the one place that decides which is used.
 
 Inflating gzip streams (isal) and numbering connected parts (cc3d). The results are the same, so nothing says which ran.
-Left out: fill_voids, whose result differs from scipy's, and edt, which `cascade run` has no use for.
+Left out: fill_voids, whose result differs from scipy's, and edt: `cascade run`
+computes distances only in the small boxes around tumours.
 """
 
 from __future__ import annotations
