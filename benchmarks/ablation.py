@@ -1,12 +1,13 @@
-"""What the cascade is worth: the same network on whole scans in three classes, and stage 1's liver as an input.
+"""What the cascade and each part of stage 2's training are worth, all in one set-up.
 
-    python -m benchmarks.ablation SCANS OUT [--minutes 15] [--seeds 1 2 3] [--fold 1/2] [--jobs 2]
+    python -m benchmarks.ablation SCANS OUT [--steps 1100] [--seeds 1 2 3] [--rows ...] [--fold 1/2] [--jobs 2]
 
-SCANS is what `cascade prepare` takes. Every row has `minutes` of one core: "whole" spends them on one network, the
-others a third on stage 1 and the rest on stage 2. All networks are the recipe's, but half as wide and on patches of
-64^3, so that a core gets somewhere; they differ in where patches come from, in what the classes are, and in what is
-told of the liver. The scans held out are then predicted whole, with the same thresholds and clean-up, and scored on
-their own grids; lesions are found when they are touched. What was trained is kept in OUT, and not trained again.
+SCANS is what `cascade prepare` takes. Every row has as many steps: "whole" spends them on one network, the others a
+third on stage 1, which they share, and the rest on stage 2. All networks are the recipe's, but half as wide, on patches
+of 64^3, and at 2 mm where stage 2 is, so that a core gets somewhere: 1100 steps take it about a quarter of an hour in
+float32. `benchmarks.ablation_rows` says what each row changes. The scans held out are then predicted whole, with the
+same thresholds and clean-up, and scored on their own grids; lesions are found when they are touched. What was trained
+is kept in OUT, and not trained again; a training that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks import ablation_rows
+from benchmarks.ablation_rows import ROWS
 from benchmarks.process import machine
 from cascade.checkpoint import Model, load_model
 from cascade.commands.training import split_by_fold
@@ -33,7 +35,7 @@ from cascade.ranks import Ranks
 from cascade.settings import Settings, load_settings
 from cascade.stages import STAGES
 from cascade.training import train
-from cascade.training_state import BEST, Job
+from cascade.training_state import BEST, RESUME, Job
 from evaluate.detection import Detection, touched
 from evaluate.overlap import dice
 from preprocess.cases import Case
@@ -42,19 +44,18 @@ from preprocess.layouts import find_cases, read_label
 from preprocess.prepared import PreparedDataset, StagePlan, load_dataset, prepare_dataset
 from preprocess.volume import TUMOR
 
-ROWS = {
-    "cascade": "the cascade",
-    "channel": "stage 1's liver is an input of stage 2",
-    "whole": "one network of three classes on the whole scan",
+#: The network that all rows but "whole" have as their stage 1.
+LIVER = "liver"
+SMALL = {
+    "liver": ["network.features=[16, 32, 64, 80]", "sampling.patch=[64, 64, 64]", "sampling.batch=2"],
+    "tumor": [
+        "network.features=[16, 32, 64, 80]",
+        "sampling.patch=[64, 64, 64]",
+        "sampling.batch=2",
+        "preparation.finest_mm=[2, 2, 2]",
+        "preparation.coarsest_mm=[2.5, 2, 2]",
+    ],
 }
-#: Networks to train, and their share of a row's time: the first is stage 1 of both rows that have one.
-NETWORKS = {"liver": 1 / 3, "cascade": 2 / 3, "channel": 2 / 3, "whole": 1.0}
-SMALL = (
-    "network.features=[16, 32, 64, 80]",
-    "sampling.patch=[64, 64, 64]",
-    "sampling.batch=2",
-    "training.validations=1",
-)
 
 
 def main() -> None:
@@ -62,20 +63,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scans", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=15.0, help="of one core, a row and seed")
+    parser.add_argument("--steps", type=int, default=1100, help="a row and seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
+    parser.add_argument(
+        "--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), metavar="ROW", help=", ".join(ROWS)
+    )
     parser.add_argument("--fold", default="1/2")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     prepared(options.scans, options.out)
-    networks = [name for name in NETWORKS if name in options.rows or (name == "liver" and options.rows != ["whole"])]
+    networks = [*([LIVER] if options.rows != ["whole"] else []), *options.rows]
     trainings = [(name, seed) for seed in options.seeds for name in networks]
-    work = partial(_trained, options.out, options.fold, options.minutes)
-    _in_turn(work, trainings, options.jobs)
+    _in_turn(partial(_trained, options.out, options.fold, options.steps), trainings, options.jobs)
     asked = [(row, seed) for row in options.rows for seed in options.seeds]
     scores = _in_turn(partial(_scored, options.scans, options.out, options.fold), asked, options.jobs)
-    print(f"{machine()}; {options.minutes:g} minutes of one core a row and seed, fold {options.fold}\n")
+    print(f"{machine()}; {options.steps} steps a row and seed, fold {options.fold}\n")
     print(table({row: [s for (r, _), s in zip(asked, scores, strict=True) if r == row] for row in options.rows}))
 
 
@@ -87,12 +89,12 @@ def prepared(scans: Path, out: Path) -> None:
         boxes = {stage: STAGES[stage].training_box for stage in STAGES}
         if name == "whole":
             boxes["tumor"] = ablation_rows.whole_scan
-        plans = {stage: StagePlan(_settings(stage, 0).preparation, box) for stage, box in boxes.items()}
+        plans = {stage: StagePlan(_settings(stage).preparation, box) for stage, box in boxes.items()}
         prepare_dataset(find_cases(scans), out / name, plans, 2, lambda progress: None)
 
 
-def _settings(stage: str, seed: int) -> Settings:
-    return load_settings(stage, assignments=[*SMALL, f"training.seed={seed}"])
+def _settings(stage: str, *more: str) -> Settings:
+    return load_settings(stage, assignments=[*SMALL[stage], "training.validations=1", *more])
 
 
 def _in_turn(work: Any, asked: Sequence[tuple[str, int]], jobs: int) -> list[Any]:
@@ -106,23 +108,25 @@ def _begin() -> None:
     torch.set_num_threads(1)
 
 
-def _trained(out: Path, fold: str, minutes: float, name: str, seed: int) -> None:
+def _trained(out: Path, fold: str, steps: int, name: str, seed: int) -> None:
     folder, done = out / f"{name}-{seed}", out / f"{name}-{seed}" / "done.json"
     if done.exists():
         return
-    stage = "liver" if name == "liver" else "tumor"
+    stage = "liver" if name == LIVER else "tumor"
+    share = {LIVER: 1 / 3, "whole": 1.0}.get(name, 2 / 3)
+    changes = () if name == LIVER else ROWS[name].changes
     dataset = _dataset(out, name)
     learners, _ = split_by_fold(dataset.cases, fold)
     with ablation_rows.as_row(name):
         job = Job(
-            stage=ablation_rows.WHOLE if name == "whole" else STAGES[stage],
-            settings=_settings(stage, seed),
+            stage={"whole": ablation_rows.WHOLE, "by-voxel": ablation_rows.BY_VOXEL}.get(name, STAGES[stage]),
+            settings=_settings(stage, f"training.seed={seed}", f"training.steps={round(steps * share)}", *changes),
             preparation=dataset.preparations[stage],
             train=learners,
             held_out=[],
             folder=folder,
             ranks=Ranks(torch.device("cpu")),
-            minutes=minutes * NETWORKS[name],
+            resume=(folder / RESUME).exists(),
         )
         folder.mkdir(parents=True, exist_ok=True)
         outcome = train(job, lambda *_: None)
@@ -135,8 +139,8 @@ def _dataset(out: Path, name: str) -> PreparedDataset:
 
 def _scored(scans: Path, out: Path, fold: str, row: str, seed: int) -> dict[str, Any]:
     """Dice and lesions by held-out case, and the steps of each network."""
-    names = ("liver", row) if row != "whole" else (row,)
-    stages = ["liver" if name == "liver" else "tumor" for name in names]
+    names = (LIVER, row) if row != "whole" else (row,)
+    stages = ["liver" if name == LIVER else "tumor" for name in names]
     folders = [out / f"{name}-{seed}" for name in names]
     _, held_out = split_by_fold(_dataset(out, row).cases, fold)
     cases = {case.name: case for case in find_cases(scans)}
@@ -170,7 +174,7 @@ def table(scores: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         cells.append(f"{found} of {sum(c['truth'] for c in counts[0])}")
         cells.append(", ".join(str(sum(c["predicted"] - c["correct"] for c in each)) for each in counts))
         cells.append(", ".join(" + ".join(map(str, seed["steps"].values())) for seed in seeds))
-        lines.append(f"| {ROWS[row]} | " + " | ".join(cells) + " |")
+        lines.append(f"| {ROWS[row].label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

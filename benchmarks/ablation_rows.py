@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -17,7 +17,7 @@ from cascade.batches import Sampler
 from cascade.checkpoint import Model
 from cascade.engine import pick_engine
 from cascade.merge import clean_up, credible, fuse
-from cascade.pipeline import Stopwatch, TumorStage, liver_stage, segment, tumor_stage
+from cascade.pipeline import Stopwatch, TumorStage, liver_stage, refine, segment, tumor_stage
 from cascade.stages import TUMOR
 from cascade.unet import UNet3d
 from preprocess.geometry import Box, Grid
@@ -25,6 +25,37 @@ from preprocess.resample import resampled
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
 from stage2_tumor.predict import RoiProbabilities
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: what it says there, and the settings of stage 2 that it changes."""
+
+    label: str
+    changes: tuple[str, ...] = ()
+
+
+#: What a row does beyond its settings is in `as_row`, by its name.
+ROWS = {
+    "cascade": Row("the cascade"),
+    "whole": Row("one network of three classes on the whole scan"),
+    "channel": Row("stage 1's liver is an input of stage 2"),
+    "exclusive": Row("classes that exclude each other for nested regions"),
+    "no-lesions": Row("no synthetic tumours", ("lesions.share=0",)),
+    "by-voxel": Row("all voxels of a scan's tumours alike, for all its lesions alike"),
+    "still": Row(
+        "no bending, mirroring, tone",
+        ("augmentation.bend_share=0", "augmentation.mirror_share=0", "augmentation.tone=0"),
+    ),
+    "unmirrored": Row("no mirroring", ("augmentation.mirror_share=0",)),
+    "large-pixels": Row("lower resolution in a sixth of the patches", ("augmentation.large_pixels_share=0.15",)),
+    "narrow-window": Row("a narrower HU window in a third", ("augmentation.narrow_window_share=0.3",)),
+    "field": Row("a small field of view in a tenth", ("augmentation.field_share=0.1",)),
+    **{
+        name.replace("_", "-"): Row(f"loss `{name}`", (f'loss.name="{name}"',))
+        for name in ("dice_ce", "focal", "exp_log_dice", "jaccard", "tversky", "sensitivity_specificity")
+    },
+}
 
 #: A prepared image lies in -1..1; where the liver is given as an input it is raised by this much.
 _RAISED = 4.0
@@ -43,12 +74,22 @@ def _elsewhere(labels: NDArray[np.uint8]) -> NDArray[Any]:
 WHOLE = replace(TUMOR, training_box=whole_scan, validation_box=whole_scan, pools={**TUMOR.pools, "outside": _elsewhere})
 
 
+def _by_voxel(labels: NDArray[np.uint8]) -> NDArray[Any]:
+    return np.flatnonzero(labels == 2)
+
+
+#: Stage 2 as it is, but that a large tumour takes the patches of the small ones beside it.
+BY_VOXEL = replace(TUMOR, pools={**TUMOR.pools, "lesion": _by_voxel})
+
+
 @contextmanager
 def as_row(name: str) -> Iterator[None]:
-    """Training, loading and predicting as the row or network `name` has it; "cascade" and "liver" change nothing."""
+    """Training, loading and predicting as the row or network `name` has it; most change nothing but settings."""
     with ExitStack() as stack:
-        if name == "whole":
+        if name in ("whole", "exclusive"):
             stack.enter_context(patch.object(Sampler, "_patch", _with_classes))
+        if name == "exclusive":
+            stack.enter_context(patch("cascade.pipeline.refine", _refined_exclusive))
         if name == "channel":
             stack.enter_context(patch.object(Sampler, "_patch", _with_liver))
             stack.enter_context(patch("cascade.training_state.unet", _given_liver))
@@ -114,6 +155,11 @@ def _refined_with_liver(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage
     raised = np.asarray(tumor.preparation.prepared(roi) + _RAISED * given, np.float32)
     both = tumor.infer(raised, None)
     return RoiProbabilities(both[0], both[1], grid)
+
+
+def _refined_exclusive(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:
+    found = refine(roi, liver, tumor)
+    return replace(found, liver=np.minimum(1, found.liver + found.tumor))
 
 
 def predicted(volume: Volume, models: Sequence[Model]) -> LabelMap:

@@ -25,6 +25,10 @@ AIR = -1.0
 _NODE_VOXELS = 24
 #: Straight pieces of a random tone curve.
 _TONES = 5
+#: How much narrower a narrow HU window is at most at either end, in prepared units: 80 of 400 HU.
+_NARROWER = 0.4
+#: How many times wider large pixels are: from 1.25 to 2.5 mm, as of a large field of view.
+_PIXELS = (1.2, 2.0)
 _CPU = torch.device("cpu")
 
 
@@ -134,7 +138,11 @@ def mirrored(image: Tensor, regions: Tensor, axes: NDArray[np.bool_]) -> tuple[T
 
 
 def change_intensity(patch: Tensor, rng: np.random.Generator, settings: Augmentation) -> Tensor:
-    """Tone curve, contrast, brightness, gamma, noise, blur, thick slices on a patch (z, y, x) in -1..1, as it stays."""
+    """A patch (z, y, x) in -1..1, as it stays: narrower window, tone curve, contrast, brightness, gamma, blur, thick
+    slices, large pixels, noise.
+    """
+    if _drawn(rng, settings.narrow_window_share):
+        patch = patch.clamp(-1 + rng.uniform(0, _NARROWER), 1 - rng.uniform(0, _NARROWER))
     if settings.tone > 0:
         patch = _toned(patch, np.exp(rng.uniform(-settings.tone, settings.tone, _TONES)))
     patch = patch * (1 + rng.uniform(-settings.contrast, settings.contrast))
@@ -145,9 +153,16 @@ def change_intensity(patch: Tensor, rng: np.random.Generator, settings: Augmenta
         patch = _smoothed(patch, (3, 3, 3))
     if rng.random() < settings.thick_slices_share:
         patch = _thickened(patch, int(rng.integers(2, 5)))
+    if _drawn(rng, settings.large_pixels_share):
+        patch = _with_large_pixels(patch, float(rng.uniform(*_PIXELS)))
     noise = np.abs(rng.normal(0, settings.noise / 2))
     seed = torch.Generator(patch.device).manual_seed(int(rng.integers(2**31)))
     return cast(Tensor, (patch + noise * torch.randn(patch.shape, generator=seed, device=patch.device)).clamp(-1, 1))
+
+
+def _drawn(rng: np.random.Generator, share: float) -> bool:
+    """True for `share` of the calls. A share of 0 draws nothing: patches without the setting stay as they were."""
+    return share > 0 and rng.random() < share
 
 
 def _toned(patch: Tensor, slopes: NDArray[np.float64]) -> Tensor:
@@ -175,6 +190,14 @@ def _thickened(patch: Tensor, slices: int) -> Tensor:
     thick = F.avg_pool3d(padded, (slices, 1, 1))
     fine = F.interpolate(thick, scale_factor=(slices, 1, 1), mode="trilinear", align_corners=False)
     return fine[0, 0, : patch.shape[0]]
+
+
+def _with_large_pixels(patch: Tensor, times: float) -> Tensor:
+    # In y and x; what thick slices do along z is another matter, and comes from another setting of the scanner.
+    size = patch.shape[1:]
+    few = [max(1, round(n / times)) for n in size]
+    coarse = F.interpolate(patch[:, None], size=few, mode="bilinear", align_corners=False, antialias=True)
+    return F.interpolate(coarse, size=list(size), mode="bilinear", align_corners=False)[:, 0]
 
 
 def cut_scan(image: Tensor, regions: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

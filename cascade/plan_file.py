@@ -7,6 +7,7 @@ that one which was edited is told from one that may be replaced.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ _HEAD = """\
 # Any setting of a stage may be changed or added here. An edited plan is kept when the dataset is prepared again, which
 # a change of [*.preparation] needs. Delete the file to get a new plan.
 """
+#: What a plan takes over as it is, and why.
+_NETWORK = {
+    "stem": "1, 2 or 4 voxels of the image to one of the finest level; 2 takes a third of the time of 1",
+    "encoder": 'or "residual"; no training that counts was made with that',
+    "blocks": "of two convolutions a level; more take more time, and were not measured to be better",
+}
 _KEY = re.compile(r"^# key [0-9a-f]{16}\n", re.MULTILINE)
 
 
@@ -93,19 +100,19 @@ def _tables(stage: str, sized: Sized, dataset: PreparedDataset) -> Iterator[str]
     )
     memory = f"a training step takes about {sized.bytes / 1e9:.2g} GB"
     yield f"batch = {chosen.sampling.batch}  # patches a step; {memory}{_versus(sized, 'sampling', 'batch')}\n"
-    coarsest = _by(patch // chosen.network.multiple)
-    yield f"\n[{stage}.network]\nfeatures = {list(chosen.network.features)}  # the coarsest level of a patch has "
-    yield f"{coarsest} voxels{_versus(sized, 'network', 'features')}\n"
+    network, multiple = chosen.network, chosen.network.multiple
+    yield f"\n[{stage}.network]\nfeatures = {list(network.features)}  # {len(network.features)} levels, the coarsest "
+    yield f"of {_by(patch // multiple)} voxels of {_by(multiple * spacing)} mm{_versus(sized, 'network', 'features')}\n"
     # Whatever else decides about the memory and the multiples of a patch must stay as it was planned with.
-    yield f"stem = {chosen.network.stem}{_versus(sized, 'network', 'stem').replace('; ', '  # ', 1)}\n"
-    yield f'encoder = "{chosen.network.encoder}"{_versus(sized, "network", "encoder").replace("; ", "  # ", 1)}\n'
-    yield f"blocks = {chosen.network.blocks}{_versus(sized, 'network', 'blocks').replace('; ', '  # ', 1)}\n"
+    for key, why in _NETWORK.items():
+        value = json.dumps(getattr(network, key))
+        yield f"{key} = {value}  # {why}{_versus(sized, 'network', key)}\n"
     yield f"\n[{stage}.window]\nsize = {list(chosen.window.size)}  # of prediction; as the patch, or as it was set\n"
 
 
 def _versus(sized: Sized, table: str, key: str) -> str:
     recipe, chosen = (getattr(getattr(settings, table), key) for settings in (sized.recipe, sized.chosen))
-    return "; as in the recipe" if recipe == chosen else f"; the recipe has {str(recipe).strip('()')}"
+    return "; the recipe's" if recipe == chosen else f"; the recipe has {str(recipe).strip('()')}"
 
 
 def _spacing_told(recipe: Settings, dataset: PreparedDataset) -> str:

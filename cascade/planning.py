@@ -83,11 +83,9 @@ def _budget(memory_gb: float | None) -> Budget:
         return Budget(memory_gb * 1e9, True, f"Made for trainings of up to {memory_gb:g} GB (--memory).")
     device = pick_device("auto")
     there = memory_bytes(device)
-    if device.type == "cuda":
-        told = f"Made for a GPU of {there / 1e9:.3g} GB; --memory GB makes it for another."
-    else:
-        told = (
-            f"Made for {there / 1e9:.3g} GB without a GPU: sizes are the recipe's where they fit, since larger ones "
-            "cost time; --memory GB lets them grow."
-        )
-    return Budget(SHARE * there, device.type == "cuda", told)
+    what = f"a GPU of {there / 1e9:.3g} GB" if device.type == "cuda" else f"{there / 1e9:.3g} GB without a GPU"
+    told = (
+        f"Made for {what}: sizes are the recipe's where they fit, since larger ones cost time and were not measured to "
+        "be better; --memory GB lets them grow."
+    )
+    return Budget(SHARE * there, False, told)

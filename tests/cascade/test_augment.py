@@ -196,7 +196,8 @@ def test_a_tone_curve_rises_from_end_to_end():
     torch.testing.assert_close(slopes[:, 0:8].amax(1), slopes[:, 0:8].amin(1), rtol=0, atol=1e-3)
 
 
-ALL = on(tone=0.3, contrast=0.25, brightness=0.15, gamma=0.3, noise=0.1, blur_share=0.5, thick_slices_share=0.5)
+SHARES = dict.fromkeys(("blur_share", "thick_slices_share", "large_pixels_share", "narrow_window_share"), 0.5)
+ALL = on(tone=0.3, contrast=0.25, brightness=0.15, gamma=0.3, noise=0.1, **SHARES)
 
 
 def test_everything_off_changes_nothing():
@@ -285,6 +286,57 @@ def test_thick_slices_stay_where_they_are(slices):
         out = change_intensity(patch, rng(seed), on(thick_slices_share=1.0))
         moved = (out - patch).abs()[4:-4].max().item() / step
         assert moved < 0.1
+
+
+def test_large_pixels_smear_in_y_and_x_only():
+    patch = torch.zeros(4, 40, 30)
+    patch[1] = torch.arange(30) % 2 * 0.8
+    patch[2] = torch.arange(40)[:, None] % 2 * 0.8
+    patch[3] = 0.3
+    for seed in range(12):
+        out = change_intensity(patch, rng(seed), on(large_pixels_share=1.0))
+        assert out.shape == patch.shape
+        torch.testing.assert_close(out[[0, 3]], patch[[0, 3]], rtol=0, atol=1e-6)
+        assert (out[1:3] - 0.4).abs().mean() < 0.28  # of 0.4
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_large_pixels_stay_where_they_are(axis):
+    size = (2, 37, 64)
+    ramp = torch.linspace(-0.9, 0.9, size[axis])
+    patch = ramp.view([-1 if a == axis else 1 for a in range(3)]).expand(size).contiguous()
+    step = (ramp[1] - ramp[0]).item()
+    for seed in range(12):
+        out = change_intensity(patch, rng(seed), on(large_pixels_share=1.0))
+        assert (out - patch).abs()[:, 4:-4, 4:-4].max().item() / step < 0.1
+
+
+def test_a_patch_of_one_voxel_has_pixels_large_enough():
+    patch = torch.full((1, 1, 1), 0.3)
+    assert torch.allclose(change_intensity(patch, rng(), on(large_pixels_share=1.0)), patch)
+
+
+def test_a_narrow_window_clips_both_ends_and_moves_nothing_between():
+    patch = torch.linspace(-1, 1, 201).reshape(1, 1, -1)
+    ends = []
+    for seed in range(60):
+        out = change_intensity(patch, rng(seed), on(narrow_window_share=1.0))
+        low, high = out.min().item(), out.max().item()
+        torch.testing.assert_close(out, patch.clamp(low, high), rtol=0, atol=1e-6)
+        ends.append((low, high))
+    lows, highs = np.array(ends).T
+    assert -1 <= lows.min() < -0.95
+    assert -0.6 >= lows.max() > -0.65
+    assert 1 >= highs.max() > 0.95
+    assert 0.6 <= highs.min() < 0.65
+
+
+def test_a_share_of_nothing_draws_nothing():
+    """So patches of a recipe without a setting are those of before there was the setting."""
+    generator = rng()
+    assert not augment._drawn(generator, 0.0)
+    assert generator.random() == rng().random()
+    assert augment._drawn(generator, 1.0)
 
 
 @pytest.mark.parametrize("slices", [1, 2, 3])

@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
+import torch
 
 from cascade.cli import run_command
 from cascade.plan_file import PLAN, is_edited, plan_of
@@ -51,12 +52,24 @@ def test_a_plan_says_what_was_measured_beside_what_was_chosen(data):
         "the median 5 x 0.8 x 0.7 of 5 x 0.8 x 0.7 to 5 x 0.8 x 0.7, held between 3 x 3 x 3 and 3 x 3 x 3",
         "2 tumours, median 4 mm, 10 % below 4 (2.5 voxels)",
         "; the recipe has 64, 96, 96",
-        "; as in the recipe",
+        "; the recipe's\n",
+        "levels, the coarsest of 2 x 2 x 2 voxels of 48 x 48 x 48 mm",
         "99 % of liver lie in 1",
         "99 % of tumor lie in 5",
     ):
         assert part in text
     assert all("  # " in line for line in text.splitlines() if " = " in line)
+
+
+def test_a_gpu_gives_the_plan_that_a_cpu_does(data, monkeypatch):
+    first = tomllib.loads((data / PLAN).read_text("utf-8"))
+    monkeypatch.setattr("cascade.planning.pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("cascade.planning.memory_bytes", lambda device: 80e9)
+    monkeypatch.setattr("cascade.planning.autocast_dtype", lambda device: torch.bfloat16)
+    assert again(data) == 0
+    text = (data / PLAN).read_text("utf-8")
+    assert "Made for a GPU of 80 GB" in text
+    assert tomllib.loads(text) == first
 
 
 def test_training_takes_the_plan_under_config_and_set(data, tmp_path):
