@@ -1,4 +1,4 @@
-"""Training batches as a pure function of the step, made ahead of time in one background thread.
+"""Training batches as a pure function of the step: for a CPU made ahead of time in a thread, on a GPU in turn.
 
 Since a patch depends on nothing but the seed, the step and its number in the batch, a resumed run sees exactly what an
 uninterrupted one would have seen, no random state has to be stored, and of processes that share a batch each makes its
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cascade.augment import Warp, change_intensity, cut_field, cut_patch, cut_scan, mirrored, random_affine, random_bend
-from cascade.machine import lacks_memory
+from cascade.machine import lacks_memory, leave
 from cascade.painting import paint_lesions
 from cascade.settings import Settings
 from cascade.stages import Stage
@@ -252,26 +252,36 @@ def _taken(ready: queue.Queue[Batch | Exception], case: Callable[[], str], limit
     try:
         item = ready.get(timeout=limit_s)
     except queue.Empty:
-        raise ResourceError(
-            f"case {case()}: no batch within {limit_s:g} s; is its disk still there? Go on with --resume"
-        ) from None
+        raise ResourceError(_late(case(), limit_s)) from None
     if isinstance(item, Exception):
         raise _named(item, case()) from item
     return item
 
 
-def in_turn(make: Callable[[int], Batch], start: int, case: Callable[[], str]) -> Generator[Batch, None, None]:
+def in_turn(
+    make: Callable[[int], Batch], start: int, case: Callable[[], str], limit_s: float = BATCH_LIMIT_S
+) -> Generator[Batch, None, None]:
     """Batches as `ahead` gives them, each made when it is asked for.
 
     For a GPU: there work is only queued, which takes no time of the step before, and two threads that queue hinder each
-    other: a step took twice as long.
+    other: a step took twice as long. A batch that takes longer than `limit_s` ends the process, exit code 5: what hangs
+    in the main thread cannot be made to raise anything.
     """
     for step in itertools.count(start):
+        late = threading.Timer(limit_s, lambda: leave(_late(case(), limit_s)))
+        late.daemon = True
+        late.start()
         try:
             batch = make(step)
         except Exception as error:
             raise _named(error, case()) from error
+        finally:
+            late.cancel()
         yield batch
+
+
+def _late(case: str, limit_s: float) -> str:
+    return f"case {case}: no batch within {limit_s:g} s; is its disk still there? Go on with --resume"
 
 
 def _named(error: Exception, case: str) -> Exception:

@@ -9,10 +9,11 @@ import contextlib
 import ctypes
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from preprocess.errors import CascadeError, ResourceError, UsageError
 
@@ -99,6 +100,13 @@ def on_device(network: N, device: torch.device) -> N:
     order = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
     placed: N = cast(Any, network).to(device, memory_format=order)  # torch's types know no order
     return placed
+
+
+def leave(message: str) -> NoReturn:
+    """End this process at once with `message` and exit code 5, from a thread that watches another one hang."""
+    sys.stderr.write(f"cascade: {message}\n")
+    sys.stderr.flush()
+    os._exit(ResourceError.exit_code)
 
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "can't start new thread")

@@ -15,7 +15,6 @@ import contextlib
 import io
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,14 +25,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cascade.machine import pick_device
+from cascade.machine import leave, pick_device
 from preprocess.errors import ResourceError, UsageError
 from preprocess.text import short
+from preprocess.workers import usable_cores
 
 _T = TypeVar("_T")
 
 #: Seconds: for all processes to start; between two signs of life; without one until a process counts as gone; for the
-#: main thread to end by itself when one is. The last three together are less than a minute.
+#: main thread to end by itself when one is. The last three together are less than a minute; whoever never comes is
+#: waited for longer, since a scheduler may start machines one after the other.
 JOIN_S, PULSE_S, LIMIT_S, GRACE_S = 300.0, 5.0, 25.0, 20.0
 #: How long one waits for another while all are alive: a look at held-out cases may take hours, so in effect for ever.
 _PATIENCE = timedelta(days=30)
@@ -124,6 +125,9 @@ def joined(device: str) -> Iterator[Ranks]:
         return
     own = pick_device(device, int(os.environ["LOCAL_RANK"]))
     control, pulse, gradients = _groups(own, world)
+    if own.type == "cpu":
+        # torchrun says one thread each, by OMP_NUM_THREADS, when nobody set that.
+        torch.set_num_threads(max(1, usable_cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
     ranks = _Joined(own, int(os.environ["RANK"]), world, control=control, pulse=pulse, gradients=gradients)
     if not ranks.first:
         logging.getLogger("cascade").setLevel(logging.ERROR)  # the first one warns
@@ -235,6 +239,4 @@ class _Joined(Ranks):
                 dist.all_reduce(torch.zeros(1), group=self.pulse)
         except RuntimeError:
             if not self.over.wait(GRACE_S):  # it may be about to end by itself, with a better message
-                sys.stderr.write(f"cascade: {self._gone}\n")
-                sys.stderr.flush()
-                os._exit(ResourceError.exit_code)
+                leave(self._gone)

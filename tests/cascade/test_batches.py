@@ -1,4 +1,5 @@
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -310,6 +311,17 @@ def test_in_turn_gives_the_same_batches_each_when_it_is_asked_for():
     assert made == []
     assert [next(batches) for _ in range(3)] == [7, 8, 9]
     assert made == [7, 8, 9]
+
+
+def test_a_batch_that_never_comes_ends_the_process_where_batches_are_made_in_turn(monkeypatch):
+    left = []
+    monkeypatch.setattr("cascade.batches.leave", left.append)
+    quick = in_turn(lambda step: step, 0, lambda: "liver-7", limit_s=0.2)
+    next(quick)
+    time.sleep(0.4)  # what is done with the batch may take as long as it likes
+    assert left == []
+    next(in_turn(lambda step: time.sleep(0.4), 0, lambda: "liver-7", limit_s=0.1))
+    assert left == ["case liver-7: no batch within 0.1 s; is its disk still there? Go on with --resume"]
 
 
 @pytest.mark.parametrize("supply", [ahead, in_turn])

@@ -97,3 +97,9 @@ def test_of_processes_that_share_a_machine_each_takes_a_gpu_of_its_own(monkeypat
     assert str(pick_device("auto")) == "cuda"
     with pytest.raises(ResourceError, match="2 GPUs for more processes: use --nproc-per-node 2"):
         pick_device("auto", 2)
+
+
+def test_a_process_is_left_at_once_with_5_and_a_line():
+    code = "import threading, time; from cascade.machine import leave; threading.Timer(0, leave, ['gone']).start(); "
+    child = subprocess.run([sys.executable, "-c", f"{code}time.sleep(60)"], capture_output=True, text=True, timeout=30)
+    assert (child.returncode, child.stderr) == (5, "cascade: gone\n")

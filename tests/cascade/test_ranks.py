@@ -12,7 +12,7 @@ import torch
 
 from cascade import training
 from cascade.checkpoint import load_model
-from cascade.ranks import Ranks, joined
+from cascade.ranks import GRACE_S, LIMIT_S, PULSE_S, Ranks, joined
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors
 from cascade.training import train
@@ -100,8 +100,12 @@ def run(ranks, name, *assignments, **changes):
     outcome = training.train(job, lambda step, share, loss, best: losses.append(loss))
     return losses, outcome.steps, outcome.best and outcome.best.table(), outcome.warnings
 
+import cascade.ranks
+cascade.ranks.usable_cores = lambda: 6
+
 with joined("cpu") as ranks:
-    told = {}
+    told = {"threads": torch.get_num_threads()}
+    torch.set_num_threads(1)
     for stage in ("liver", "tumor"):
         told[stage] = run(ranks, stage, "sampling.batch=4", "training.steps=10", stage=stage)
 
@@ -159,6 +163,15 @@ def test_two_processes_have_the_losses_the_scores_and_the_model_of_one(stage, to
     ours, theirs = (load_model(f / "last.safetensors", STAGES[stage]) for f in (job.folder, folder / stage))
     assert all(torch.allclose(ours.weights[name], theirs.weights[name], atol=2e-3) for name in ours.weights)
     assert theirs.trained_on == ours.trained_on
+
+
+def test_the_cores_of_a_machine_are_shared_evenly_whatever_torchrun_says(told):
+    _, first, second = told  # each was started with OMP_NUM_THREADS=1
+    assert (first["threads"], second["threads"]) == (3, 3)
+
+
+def test_a_dead_process_ends_the_others_within_a_minute():
+    assert PULSE_S + LIMIT_S + GRACE_S < 60
 
 
 def test_only_the_first_writes(told):
