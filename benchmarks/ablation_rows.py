@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from cascade.batches import Sampler
 from cascade.checkpoint import Model
 from cascade.engine import pick_engine
-from cascade.merge import clean_up, credible, fuse
+from cascade.merge import Fused, clean_up, credible, fuse, probabilities
 from cascade.pipeline import Stopwatch, TumorStage, liver_stage, refine, segment, tumor_stage
 from cascade.stages import TUMOR
 from cascade.unet import UNet3d
 from preprocess.geometry import Box, Grid
-from preprocess.resample import resampled
+from preprocess.resample import FloatArray, resampled
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
 from stage2_tumor.predict import RoiProbabilities
+from stage2_tumor.recipe import TumorPolicy
 
 
 @dataclass(frozen=True)
@@ -162,21 +163,53 @@ def _refined_exclusive(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage)
     return replace(found, liver=np.minimum(1, found.liver + found.tumor))
 
 
-def predicted(volume: Volume, models: Sequence[Model]) -> LabelMap:
-    """The classes of a whole scan: by the cascade from two models, else by the one for everything."""
-    engine = pick_engine("cpu")
-    if len(models) == 2:
-        stages = liver_stage(models[:1], engine), tumor_stage(models[1:], engine)
-        return segment(volume, *stages, Stopwatch()).labels
-    return _by_one(volume, tumor_stage(models, engine))
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What a row makes of a whole scan: the classes, and the probability of tumour (z, y, x) inside its liver."""
+
+    labels: LabelMap
+    tumor: FloatArray
 
 
-def _by_one(volume: Volume, stage: TumorStage) -> LabelMap:
+def predicted(volume: Volume, models: Sequence[Model]) -> Predicted:
+    """By the cascade from two models, else by the one for everything."""
+    engine, kept = pick_engine("cpu"), _Kept()
+    with patch("cascade.pipeline.fuse", kept.fuse):
+        if len(models) == 2:
+            stages = liver_stage(models[:1], engine), tumor_stage(models[1:], engine)
+            labels = segment(volume, *stages, Stopwatch()).labels
+        else:
+            labels = _by_one(volume, tumor_stage(models, engine), kept)
+    return Predicted(labels, kept.within(labels))
+
+
+class _Kept:
+    """Fuses two stages, and keeps the probabilities that the classes come from."""
+
+    def __init__(self) -> None:
+        self._box: Box | None = None
+        self._tumor: list[FloatArray] = []
+
+    def fuse(self, coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, policy: TumorPolicy) -> Fused:
+        """`cascade.merge.fuse`."""
+        self._box = box
+        self._tumor = [np.sqrt(p1 * p_tumor) for p1, _, p_tumor in probabilities(coarse, fine, full, box)]
+        return fuse(coarse, fine, full, box, policy)
+
+    def within(self, labels: LabelMap) -> FloatArray:
+        """The probability of tumour in the liver of `labels`; 0 everywhere where none was found."""
+        tumor = np.zeros(labels.array.shape, np.float32)
+        if self._box is not None:
+            tumor[self._box.slices] = self._tumor
+        return np.where(labels.array > 0, tumor, np.float32(0))
+
+
+def _by_one(volume: Volume, stage: TumorStage, kept: _Kept) -> LabelMap:
     """As the cascade merges its stages, the network's own liver in place of stage 1's."""
     grid = stage.preparation.working_grid(volume.grid)
     classes = stage.infer(stage.preparation.prepared(volume), None)
     liver = np.minimum(1, classes[0] + classes[1])
     coarse = CoarseLiver(liver, liver >= stage.policy.liver_threshold, grid, found=True)
     box = Box.whole(volume.grid)
-    fused = fuse(coarse, RoiProbabilities(liver, classes[1], grid), volume.grid, box, stage.policy)
+    fused = kept.fuse(coarse, RoiProbabilities(liver, classes[1], grid), volume.grid, box, stage.policy)
     return clean_up(credible(fused, volume, stage.policy.minimum_contrast_hu), stage.policy.minimum_lesion_mm3)[0]
