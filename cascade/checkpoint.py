@@ -7,7 +7,7 @@ scans the weights have seen. The state to resume a training is a second file of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,27 +123,6 @@ def load_model(path: Path, stage: Stage) -> Model:
     except ModelError as error:
         raise ModelError(f"{path}: {error}: get the file again") from error
     return model
-
-
-def averaged(model: Model, earlier: Model, share: float) -> Model:
-    """`model` with `share` of the weights of the model that its training began from (--init) mixed in.
-
-    Between the two ends of a refinement the mean generalises better than its end, which fits the few scans too well
-    (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). Raises ModelError for another network.
-    """
-    if model.settings.network != earlier.settings.network:
-        raise ModelError(
-            f"cannot average {model.settings.network} and {earlier.settings.network}: give models of one run"
-        )
-    weights = {name: (1 - share) * weight + share * earlier.weights[name] for name, weight in model.weights.items()}
-    return replace(
-        model,
-        weights=weights,
-        scores={"steps": model.scores.get("steps"), "held_out": None},
-        trained_on=tuple(sorted({*model.trained_on, *earlier.trained_on})),
-        chosen_on=tuple(sorted({*model.chosen_on, *earlier.chosen_on})),
-        sha256="",
-    )
 
 
 def require_finite(weights: Mapping[str, Tensor]) -> None:

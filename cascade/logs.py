@@ -70,17 +70,18 @@ class RunLog:
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Count the seconds of the block for the next line: "wait" for a batch, or "compute"."""
+        """Count the seconds of the block for the next line: "wait" for a batch, "compute", "look" or "save"."""
         start = time.monotonic()
         yield
         self._seconds[what] = self._seconds.get(what, 0.0) + time.monotonic() - start
 
     def _timings(self) -> dict[str, float]:
-        """Seconds since the last line by what they went into; `utilisation` is the share that was no wait for data."""
+        """Seconds since the last line by what they went into; `utilisation`: the share of the steps but waiting."""
         seconds, self._seconds = self._seconds, {}
-        total = sum(seconds.values())
+        compute = seconds.get("compute", 0.0)
+        steps = compute + seconds.get("wait", 0.0)
         rounded = {f"{what}_s": round(value, 3) for what, value in seconds.items()}
-        return {**rounded, "utilisation": round(1 - seconds.get("wait", 0.0) / total, 3)} if total else {}
+        return {**rounded, "utilisation": round(compute / steps, 3)} if steps else rounded
 
     def step(self, step: int, *, loss: float, learning_rate: float) -> None:
         """Note one training step; every `EVERY` steps the mean loss is written."""
@@ -154,11 +155,11 @@ def lesion_counts(result: Validation) -> dict[str, float]:
 
 def board_name(name: str) -> str:
     """The name of a curve in TensorBoard, which puts what stands before a slash into one group."""
-    for part, group in (("_dice", "/dice"), ("lesions_", "lesions/"), ("wait_s", "time/wait_s")):
+    for part, group in (("_dice", "/dice"), ("lesions_", "lesions/")):
         name = name.replace(part, group)
     if "_as_" in name:
         return f"confusion/{name}"
-    return {"compute_s": "time/compute_s", "utilisation": "time/utilisation"}.get(name, name)
+    return f"time/{name}" if name.endswith("_s") or name == "utilisation" else name
 
 
 def contours(picture: Picture) -> NDArray[np.uint8]:

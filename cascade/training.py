@@ -114,10 +114,12 @@ def _loop(job: Job, state: State, batches: Iterator[Batch], log: RunLog, stop: S
     before = state.elapsed_s
     while True:
         if state.look_due:
-            _look(job, state, log, stop)
+            with log.timed("look"):
+                _look(job, state, log, stop)
         share = _share(job, state)
         if job.ranks.first and (share >= 1 or time.monotonic() - saved > SAVE_EVERY_S):
-            _save(job, state)
+            with log.timed("save"):
+                _save(job, state)
             saved = time.monotonic()
         if share >= 1:
             return

@@ -62,16 +62,19 @@ class Validation:
         return {size: sum((case[size] for case in counts), Detection()) for size in SIZES} if counts else {}
 
     def confused(self) -> dict[str, float]:
-        """Which share of each true class is taken for each other one, of all cases together: `liver_as_tumor`."""
+        """Which share of each true class is taken for each other one, of all cases together: `liver_as_tumor`.
+
+        Of stage 1, to which a tumour is liver, `tumor_as_background` is what it keeps from stage 2.
+        """
         if not self.confusions:
             return {}
         total = np.sum(list(self.confusions.values()), axis=0)
-        names = [CLASSES[k] for k in range(len(total))]
+        last = total.shape[1] - 1
         return {
-            f"{true}_as_{taken}": float(total[k, m] / total[k].sum())
-            for k, true in enumerate(names)
-            for m, taken in enumerate(names)
-            if k != m and total[k].any()
+            f"{true}_as_{CLASSES[m]}": float(total[k, m] / total[k].sum())
+            for k, true in enumerate(CLASSES)
+            for m in range(last + 1)
+            if m != min(k, last) and total[k].any()
         }
 
     def text(self) -> str:
@@ -143,6 +146,6 @@ def validate(stage: Stage, preparation: Preparation, cases: Sequence[PreparedCas
 
 
 def _confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    """Voxels (true class, predicted class); what the stage does not tell apart is one class."""
-    pairs = np.minimum(truth, classes - 1) * np.uint8(classes) + predicted
-    return np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)
+    """Voxels (true class, predicted class): all true classes, and as many predicted ones as the stage tells apart."""
+    pairs = truth * np.uint8(classes) + predicted
+    return np.bincount(pairs.ravel(), minlength=len(CLASSES) * classes).reshape(len(CLASSES), classes)

@@ -12,7 +12,11 @@ from cascade.cli.options import EXISTING, PATH, Decorated, OneCommand, device_op
 def _training_options(command: Decorated) -> Decorated:
     for option in (
         device_option,
-        click.option("--resume", is_flag=True, help="Go on where the run in -o stopped."),
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Go on where the run in -o stopped, or with more --steps or --minutes where it ended.",
+        ),
         click.option("--init", type=EXISTING, help="Begin from this model's weights, e.g. to refine it on own scans."),
         click.option("--steps", type=click.IntRange(1), help="Stop after so many steps.  [default: from the settings]"),
         click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes instead."),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ import click
 from cascade.commands import say
 from preprocess.errors import UsageError
 from preprocess.files import write_json, write_text
+
+#: Seconds between two lines of progress where no bar can be shown.
+TELL_EVERY_S = 60.0
 
 
 def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
@@ -59,6 +65,7 @@ def _report_folds(stage_name: str, run: Path, count: int) -> None:
     say((run / "report.txt").read_text("utf-8"))
     names = " ".join(f"--{stage_name} {run / f'fold-{k}' / 'best.safetensors'}" for k in range(count))
     say(f"each case above was scored by the model that has not seen it; for cascade report: {names}")
+    say("best.safetensors was picked on the same cases, which flatters slightly; last.safetensors was not")
     say(f"best models: {run}, for cascade run --{stage_name} and cascade tune; out of fold: {scores}")
 
 
@@ -103,7 +110,7 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
         on = f"{ranks.device}" + (f" and {ranks.world - 1} more" if ranks.world > 1 else "")
         click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {on}")
         with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
-            outcome = work(job, _shower(bar))
+            outcome = work(job, _shower(bar) if sys.stdout.isatty() else _teller())
         _write_stage_report(run, stage_name, outcome, held_out)
     say((run / "report.txt").read_text("utf-8"))
     scores = f"held out: {outcome.best.text()}" if outcome.best else "nothing was held out to score it"
@@ -112,10 +119,30 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
 
 def _shower(bar: Any) -> Any:
     def show(step: int, share: float, loss: float, best: float) -> None:
-        known = f", Dice {best:.3f}" if best >= 0 else ""
-        bar.update(max(0, int(1000 * share) - bar.pos), f"step {step}, loss {loss:.3f}{known}")
+        bar.update(max(0, int(1000 * share) - bar.pos), _progress(step, loss, best))
 
     return show
+
+
+def _teller() -> Any:
+    """In place of the bar where there is no terminal, as in a log file: a line every `TELL_EVERY_S` seconds."""
+    begun: tuple[float, float] | None = None
+    told = time.monotonic()
+
+    def tell(step: int, share: float, loss: float, best: float) -> None:
+        nonlocal begun, told
+        now = time.monotonic()
+        begun = begun or (now, share)
+        if now - told < TELL_EVERY_S or share <= begun[1]:
+            return
+        told, left = now, (now - begun[0]) * (1 - share) / (share - begun[1])
+        click.echo(f"{_progress(step, loss, best)}; {100 * share:.0f} %, {timedelta(seconds=round(left))} left")
+
+    return tell
+
+
+def _progress(step: int, loss: float, best: float) -> str:
+    return f"step {step}, loss {loss:.3f}" + (f", Dice {best:.3f}" if best >= 0 else "")
 
 
 def split_by_fold(cases: Any, fold: str) -> tuple[list[Any], list[Any]]:

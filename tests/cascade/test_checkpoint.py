@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cascade.checkpoint import Model, averaged, load_model, save_model
+from cascade.checkpoint import Model, load_model, save_model
 from cascade.settings import as_table
 from cascade.stages import LIVER, TUMOR
 from cascade.unet import UNet3d, unet
@@ -149,18 +149,3 @@ def test_a_model_with_a_residual_encoder_is_read_back(model, tmp_path):
     plain = replace(read, settings=model.settings)
     with pytest.raises(ModelError, match=r"weights do not fit network.features = .*, encoder plain"):
         plain.network()
-
-
-def test_two_models_are_averaged_weight_by_weight(model):
-    other = replace(model, weights={name: weight + 1 for name, weight in model.weights.items()}, trained_on=("zz",))
-    mixed = averaged(model, other, 0.25)
-    assert all(torch.allclose(mixed.weights[name], model.weights[name] + 0.25) for name in model.weights)
-    assert mixed.trained_on == ("aa", "bb", "zz")
-    assert mixed.chosen_on == ("cc",)
-    assert mixed.scores == {"steps": 7, "held_out": None}  # nobody has scored it
-
-
-def test_models_of_two_networks_are_not_averaged(model):
-    network = replace(model.settings.network, features=(4, 16))
-    with pytest.raises(ModelError, match="cannot average"):
-        averaged(model, replace(model, settings=replace(model.settings, network=network)), 0.5)

@@ -60,19 +60,19 @@ class Clock:
 
 
 def test_seconds_are_written_by_what_they_went_into_and_begin_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "time", Clock(0, 1, 1, 3.5, 10, 10.5, 20, 21, 30, 31))
+    monkeypatch.setattr(logs, "time", Clock(0, 1, 1, 3.5, 10, 10.5, 20, 21, 30, 31, 40, 47))
     with RunLog(tmp_path, Logged(), 0) as log:
         for what in ("wait", "compute", "wait"):
             with log.timed(what):
                 pass
         log.step(EVERY, loss=1.0, learning_rate=0.5)
-        for what in ("compute", "compute"):
+        for what in ("compute", "compute", "look"):
             with log.timed(what):
                 pass
         log.step(2 * EVERY, loss=1.0, learning_rate=0.5)
     first, second = rows_of(tmp_path)
     assert (first["wait_s"], first["compute_s"], first["utilisation"]) == (1.5, 2.5, 0.625)
-    assert (second["compute_s"], second["utilisation"]) == (2.0, 1.0)
+    assert (second["compute_s"], second["look_s"], second["utilisation"]) == (2.0, 7.0, 1.0)
     assert "wait_s" not in second
 
 
@@ -100,16 +100,22 @@ def test_lesions_are_written_by_size_summed_over_cases(tmp_path):
 
 
 def test_what_is_taken_for_what_is_written_as_shares_of_all_cases(tmp_path):
-    confusions = {"a": np.array([[9, 1], [2, 0]]), "b": np.array([[10, 0], [0, 6]])}
+    confusions = {"a": np.array([[9, 1], [2, 0], [0, 0]]), "b": np.array([[10, 0], [0, 6], [1, 3]])}
     with RunLog(tmp_path, Logged(), 0) as log:
         log.validation(5, Validation({"a": {"liver": 0.5}}, confusions=confusions))
     assert rows_of(tmp_path) == [
-        {"step": 5, "liver_dice": 0.5, "background_as_liver": 0.05, "liver_as_background": 0.25}
+        {
+            "step": 5,
+            "liver_dice": 0.5,
+            "background_as_liver": 0.05,
+            "liver_as_background": 0.25,
+            "tumor_as_background": 0.25,
+        }
     ]
 
 
 def test_curves_stand_in_groups():
     assert board_name("tumor_as_liver") == "confusion/tumor_as_liver"
-    names = ("liver_dice", "lesions_found_<10mm", "wait_s", "compute_s", "utilisation", "loss", "learning_rate")
-    grouped = ["liver/dice", "lesions/found_<10mm", "time/wait_s", "time/compute_s", "time/utilisation"]
+    names = ("liver_dice", "lesions_found_<10mm", "wait_s", "look_s", "utilisation", "loss", "learning_rate")
+    grouped = ["liver/dice", "lesions/found_<10mm", "time/wait_s", "time/look_s", "time/utilisation"]
     assert [board_name(name) for name in names] == [*grouped, "loss", "learning_rate"]

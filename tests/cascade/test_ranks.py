@@ -47,7 +47,7 @@ def alone(folder, data, *assignments, **changes):
 def rows_of(folder):
     """The lines of a training's log without the seconds that it took."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("wait_s", "compute_s", "utilisation")} for row in rows]
+    return [{k: v for k, v in row.items() if not k.endswith("_s") and k != "utilisation"} for row in rows]
 
 
 @dataclass(frozen=True, eq=False)

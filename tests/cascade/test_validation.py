@@ -53,7 +53,9 @@ def test_which_class_is_taken_for_which(prepared):
         ("background_as_liver", "background_as_tumor", "liver_as_background", "tumor_as_background"), 0.0
     )
     liver = validate(LIVER, dataset.preparations["liver"], dataset.cases, answer(np.s_[2:10, 3:11, 2:7]))
-    assert liver.confused() == {"background_as_liver": 0.0, "liver_as_background": 0.5}
+    # Half of the tumours too; that stage 1 calls the other half liver is right.
+    shares = {"background_as_liver": 0.0, "liver_as_background": 0.5, "tumor_as_background": 0.5}
+    assert liver.confused() == shares
 
 
 def test_the_picture_is_the_slice_with_most_of_the_highest_class(prepared):

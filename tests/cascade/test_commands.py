@@ -1,0 +1,34 @@
+import re
+
+import pytest
+
+from cascade.commands import training
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that a test sets."""
+    at = [100.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: at[0])
+    return at
+
+
+def test_without_a_terminal_a_training_tells_how_far_it_is_once_a_minute(clock, capsys):
+    tell = training._teller()
+    for second in range(0, 151):  # a percent a second, from a tenth on: a run that is resumed
+        clock[0] = 100.0 + second
+        tell(second, 0.1 + 0.0025 * second, 1.25, -1.0 if second < 100 else 0.5)
+    assert capsys.readouterr().out.splitlines() == [
+        "step 60, loss 1.250; 25 %, 0:05:00 left",
+        "step 120, loss 1.250, Dice 0.500; 40 %, 0:04:00 left",
+    ]
+
+
+def test_no_time_is_foretold_from_nothing(clock, capsys):
+    tell = training._teller()
+    clock[0] += 1000
+    tell(1, 0.5, 1.0, -1.0)
+    assert capsys.readouterr().out == ""
+    clock[0] += 10
+    tell(2, 0.75, 1.0, -1.0)
+    assert re.fullmatch(r"step 2, loss 1.000; 75 %, 0:00:10 left\n", capsys.readouterr().out)
