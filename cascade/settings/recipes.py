@@ -22,7 +22,6 @@ Table = Mapping[str, Any]
 #: Of a table that holds a certain key, the keys that came later and the values that stand for what was done before.
 _BEFORE: tuple[tuple[str, str, Table], ...] = (
     ("network", "features", {"encoder": "plain", "blocks": 1}),
-    ("augmentation", "thick_slices_share", {"large_pixels_share": 0.0, "narrow_window_share": 0.0}),
     ("policy", "tumor_threshold", {"minimum_contrast_hu": 0.0}),
 )
 _POLICIES: Mapping[str, type[Any]] = {"liver": LiverPolicy, "tumor": TumorPolicy}
