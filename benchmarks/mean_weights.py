@@ -33,9 +33,8 @@ def main() -> None:
     options = parser.parse_args()
     dataset, device = load_dataset(options.data), pick_device("cpu")
     _, held_out = split_by_fold(dataset.cases, options.fold)
-    print(
-        f"{machine()}; fold {options.fold}\n\n| run | step | weights | mean of the weights |\n| --- | ---: | --- | --- |"
-    )
+    print(f"{machine()}; fold {options.fold}\n")
+    print("| run | step | weights | mean of the weights |\n| --- | ---: | --- | --- |")
     for run in options.runs:
         file = read_tensors(run / RESUME)
         settings = settings_from(file.header["settings"], TUMOR.name, str(run))

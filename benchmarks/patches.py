@@ -47,9 +47,8 @@ def main() -> None:
         for name, paths, read in (("plain", plain, _plain), ("bricks", bricks, _from_bricks)):
             warm = [_timed(read, paths[k], part, cold=False) for k, part in places]
             cold = [_timed(read, paths[k], part, cold=True) for k, part in places]
-            print(
-                f"| {name} | {spread([t for t, _ in warm])} | {spread([t for t, _ in cold])} | {spread([mb for _, mb in cold])} |"
-            )
+            columns = ([t for t, _ in warm], [t for t, _ in cold], [mb for _, mb in cold])
+            print(f"| {name} | {' | '.join(map(spread, columns))} |")
 
 
 def _places(paths: Sequence[Path], count: int, side: int) -> list[tuple[int, tuple[slice, ...]]]:
