@@ -30,7 +30,7 @@ fuzz: $(VENV)/installed
 
 # These write their sections of BENCHMARKS.md: see benchmarks/page.py.
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks.page case rate batch
+	$(BIN)/python -m benchmarks.page case profile_case rate batch
 
 # Against nnU-Net, which gets an environment of its own that sees the packages of ours.
 bench-rivals: $(VENV)-nnunet/installed

@@ -7,15 +7,17 @@ one that is held on a single core, two workers that have one core each. "whole" 
 "after the start" begins when each worker has done its first case. Per core: divided by the cores that the run may
 use.
 
-Memory: `many` small scans (the middle of a phantom, coarse; ten different ones under other names), two workers. After
-each case the resident memory of the parent and of its workers is read; shown are medians over tenths of the run, and
-a straight line through the second half of it. Nothing is extrapolated. Linux only.
+Memory: `many` small scans (the middle of a phantom, coarse; copies of ten different ones), two workers. After each
+case the resident memory of the parent and of its workers is read, and the page cache of the whole machine; shown are
+medians over tenths of the run, and a straight line through the second half of it, beside the size of the files that
+were read and written. Nothing is extrapolated. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +29,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.process import machine, memory_mb, spread
+from benchmarks.process import machine, memory_mb, page_cache_mb, spread, times
 from preprocess.geometry import Box
 from preprocess.io import write_image
 from preprocess.phantom import make_phantom
@@ -44,12 +46,12 @@ _WAYS: tuple[tuple[str, int, int | None], ...] = (
 class Run:
     """Seconds from the start to the end of each case, to the end of all, and the memory in MB after each case.
 
-    A row of `memory` is the parent's, the sum of the workers', and the largest peak of a worker.
+    A row of `memory` is the parent's, the sum of the workers', the largest peak of a worker, and the page cache.
     """
 
     ends: list[float]
     whole: float
-    memory: list[tuple[float, float, float]]
+    memory: list[tuple[float, float, float, float]]
 
 
 def main() -> None:
@@ -65,21 +67,23 @@ def main() -> None:
         if options.cases:
             scans = scans_in(Path(name) / "ordinary", options.cases, small=options.tiny)
             print(
-                f"\n{options.cases} scans, {options.rounds} rounds\n\n{throughput(scans, options.rounds)}", flush=True
+                f"\n{options.cases} scans, {times(options.rounds)}\n\n{throughput(scans, options.rounds)}", flush=True
             )
         if options.many:
             scans = scans_in(Path(name) / "small", options.many, small=True)
             run = run_folder(scans, Path(name) / "out", 2, None)
+            files = [path.stat().st_size for part in (scans, Path(name) / "out") for path in part.rglob("*.*")]
             print(f"\n{options.many} small scans, two workers, {run.whole:.0f} s\n\n{memory_table(run)}")
+            print(f"\nthe files that were read and written have {sum(files) / 1e6 / options.many:.3f} MB a case")
 
 
 def scans_in(folder: Path, count: int, *, small: bool) -> Path:
-    """A folder of `count` scans, ten different ones at most: the others are further names of these files."""
+    """A folder of `count` scans, ten different ones at most: the others are copies."""
     folder.mkdir()
     for number in range(count):
         path = folder / f"case-{number:03d}.nii.gz"
         if number >= 10:
-            os.link(folder / f"case-{number % 10:03d}.nii.gz", path)
+            shutil.copyfile(folder / f"case-{number % 10:03d}.nii.gz", path)
             continue
         volume = make_phantom(number, oriented=False).volume
         if small:
@@ -112,11 +116,11 @@ def run_folder(scans: Path, out: Path, jobs: int, cores: int | None) -> Run:
     return Run(ends, time.perf_counter() - start, memory)
 
 
-def _memory(parent: int) -> tuple[float, float, float]:
+def _memory(parent: int) -> tuple[float, float, float, float]:
     children = [memory_mb(pid) for pid in _children(parent)]
     workers = [each for each in children if each.get("VmRSS", 0) > 100]  # not multiprocessing's own small helpers
     now, peak = sum(each["VmRSS"] for each in workers), max((each["VmHWM"] for each in workers), default=0.0)
-    return memory_mb(parent).get("VmRSS", 0.0), now, peak
+    return memory_mb(parent).get("VmRSS", 0.0), now, peak, page_cache_mb()
 
 
 def _children(parent: int) -> list[int]:
@@ -152,8 +156,8 @@ def memory_table(run: Run) -> str:
     """Medians of the memory in each tenth of the run, and what a case adds in its second half."""
     rows = np.array(run.memory)
     lines = [
-        "| cases done | parent, MB | workers together, MB | largest worker's peak, MB |",
-        "| ---: |" + " ---: |" * 3,
+        "| cases done | parent, MB | workers together, MB | largest worker's peak, MB | page cache, MB |",
+        "| ---: |" + " ---: |" * 4,
     ]
     for part in np.array_split(np.arange(len(rows)), min(10, len(rows))):
         cells = " | ".join(f"{value:.0f}" for value in np.median(rows[part], axis=0))
@@ -162,7 +166,7 @@ def memory_table(run: Run) -> str:
 
 
 def _slopes(rows: Sequence[Sequence[float]]) -> str:
-    names = ("parent", "workers", "peak")
+    names = ("parent", "workers", "peak", "page cache")
     if len(rows) < 3:
         return "unknown: too few cases"
     slopes = np.polyfit(np.arange(len(rows)), np.asarray(rows), 1)[0].round(3) + 0.0

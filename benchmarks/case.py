@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.process import machine, spread, watched
+from benchmarks.process import machine, spread, times, watched
 from preprocess.geometry import Grid
 from preprocess.nifti import write_nifti
 from preprocess.nifti_header import NiftiHeader
@@ -34,7 +34,7 @@ def main() -> None:
         folder = Path(name)
         scans = [Path(file) for file in sys.argv[1:]] or [synthetic(folder / f"{n}.nii.gz", n) for n in _SLICES]
         rounds = [[measured(scan, folder / f"out{k}") for k, scan in enumerate(scans)] for _ in range(_ROUNDS)]
-    print(f"{machine()}; median of {_ROUNDS} rounds, least and most in brackets\n")
+    print(f"{machine()}; median of {times(_ROUNDS)}, least and most in brackets\n")
     print("| scan | " + " | ".join(f"{step}, s" for step in _STEPS) + " | process, s | peak, GB |")
     print("| --- |" + " ---: |" * (len(_STEPS) + 2))
     for scan, runs in zip(scans, zip(*rounds, strict=True), strict=True):

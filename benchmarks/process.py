@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata, util
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -128,6 +129,12 @@ def memory_mb(pid: int | str = "self") -> dict[str, float]:
     }
 
 
+def page_cache_mb() -> float:
+    """What the kernel keeps of files in the memory of the whole machine, in MB; programs get it when they need it."""
+    rows = dict(row.split(":") for row in Path("/proc/meminfo").read_text().splitlines())
+    return int(rows["Cached"].split()[0]) / 1e3
+
+
 def seconds_of(work: Callable[[], Any]) -> float:
     """Seconds that one call took."""
     start = time.perf_counter()
@@ -141,13 +148,26 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median(values):.{digits}f}{around}"
 
 
-def machine() -> str:
-    """One line: cores, processor and versions."""
-    import numpy
-    import torch
+def times(rounds: int) -> str:
+    """`3 rounds`."""
+    return f"{rounds} round{'s' if rounds != 1 else ''}"
 
+
+def machine(*pythons: str) -> str:
+    """One line: cores, processor, and versions of what computes, here and in other interpreters."""
     rows = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((row.partition(":")[2].strip() for row in rows if row.startswith("model name")), "unknown processor")
     flags = [flag for flag in ("avx512_bf16", "amx_bf16") if any(flag in row for row in rows)]
-    versions = f"torch {torch.__version__}, numpy {numpy.__version__}"
-    return f"{os.cpu_count()} cores, {name} ({', '.join(flags) or 'no bf16'}); {versions}"
+    ask = [subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True) for python in pythons]
+    told = dict.fromkeys(
+        [*_versions(), *(version for answer in ask for version in answer.stdout.split("\n") if version)]
+    )
+    return f"{os.cpu_count()} cores, {name} ({', '.join(flags) or 'no bf16'}); {', '.join(told)}"
+
+
+def _versions() -> list[str]:
+    return [f"{name} {metadata.version(name)}" for name in _PROGRAMS if util.find_spec(name)]
+
+
+_PROGRAMS = ("torch", "numpy", "openvino", "nnunetv2")
+_VERSIONS = "from benchmarks.process import _versions; print(*_versions(), sep='\\n')"

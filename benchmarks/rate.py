@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.process import TUNED, Turns, machine, spread
+from benchmarks.process import TUNED, Turns, machine, spread, times
 from cascade.machine import autocast_dtype
 from cascade.unet import UNet3d
 
@@ -56,7 +56,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for engine, worker in workers.items():
                 turns[engine].append(worker.turn())
-    print(f"{machine()}\n\n{gflop:.1f} GFLOP a window, {options.rounds} rounds\n")
+    print(f"{machine(options.openvino)}\n\n{gflop:.1f} GFLOP a window, {times(options.rounds)}\n")
     print(
         table(
             {engine: [turn["seconds"] for turn in each] for engine, each in turns.items()},

@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import given_liver
-from benchmarks.process import TUNED, machine, spread, watched
+from benchmarks.process import TUNED, machine, spread, times, watched
 from benchmarks.scans import labelled_scan
 from preprocess.geometry import Triple
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a tiny network on a tiny scan, to try the script out")
     options = parser.parse_args()
     setup = TINY if options.tiny else FULL
-    print(machine())
+    print(machine(options.nnunet))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = given_liver.model(folder / "tumor.safetensors", setup.features, [setup.window] * 3, setup.working_mm)
@@ -82,7 +82,7 @@ def main() -> None:
                     print(
                         f"{slices} slices, round {number + 1}, {side}: {json.dumps(run)}", file=sys.stderr, flush=True
                     )
-            print(f"\n{slices} slices, {options.rounds} rounds\n\n{table(runs)}")
+            print(f"\n{slices} slices, {times(options.rounds)}\n\n{table(runs)}")
 
 
 def _cascade(files: Mapping[str, str], shape: Sequence[int], spacing_mm: Triple) -> dict[str, float]:

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--nnunet", default=sys.executable, metavar="PYTHON", help="an interpreter that has nnunetv2")
     parser.add_argument("--tiny", action="store_true", help="tiny networks, patches and scans, to try the script out")
     options = parser.parse_args()
-    print(machine())
+    print(machine(options.nnunet))
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), options.nnunet, tiny=options.tiny)
         for network in options.networks:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ablation_rows, batch, page, process, rate, rivals, train
+from benchmarks import ablation_rows, batch, iterations, page, process, profile_case, rate, rivals, train
 from cascade.batches import Sampler
 
 WORKER = "from benchmarks.process import take_turns; take_turns(lambda: {'seconds': 1.5})"
@@ -63,8 +63,9 @@ def test_waits_stand_beside_the_seconds_of_an_iteration():
 
 
 def test_memory_that_grows_is_seen():
-    run = batch.Run([], 0.0, [(30.0, 500.0 + 2 * k, 600.0) for k in range(40)])
-    assert batch.memory_table(run).endswith("a case adds parent +0.000 MB, workers +2.000 MB, peak +0.000 MB")
+    run = batch.Run([], 0.0, [(30.0, 500.0 + 2 * k, 600.0, 9.0 - k) for k in range(40)])
+    told = "a case adds parent +0.000 MB, workers +2.000 MB, peak +0.000 MB, page cache -1.000 MB"
+    assert batch.memory_table(run).endswith(told)
 
 
 def test_what_a_benchmark_prints_becomes_its_section_and_no_other():
@@ -82,7 +83,7 @@ def test_a_benchmark_that_fails_leaves_its_section(tmp_path):
     assert file.read_text() == "<!-- case -->\nold\n<!-- end of case -->\n"
 
 
-@pytest.mark.parametrize("name", ["case", "rate", "batch", "rivals", "train"])
+@pytest.mark.parametrize("name", ["case", "profile_case", "rate", "batch", "rivals", "train"])
 def test_the_page_has_a_section_for_each_script_that_make_runs(name):
     text = page.PAGE.read_text("utf-8")
     assert page.with_section(text, name, "new") != text
@@ -105,3 +106,15 @@ def test_an_ablation_changes_the_patches_of_its_row_alone():
     with ablation_rows.as_row("whole"):
         assert Sampler._patch is not before
     assert Sampler._patch is before
+
+
+def test_a_profile_shows_shares_of_the_whole():
+    rows = [(f"f{k}", 1.0) for k in range(profile_case._SHOWN + 1)] + [("most", 12.0)]
+    lines = profile_case.table("function", rows).splitlines()
+    assert lines[2] == "| `most` | 12.00 | 48% |"
+    assert lines[-1] == "| all others | 2.00 | 8% |"
+
+
+def test_iterations_are_means_over_all_lines_of_the_log():
+    rows = [{"wait_s": 1.0, "compute_s": 2.0}, {"compute_s": 1.0}]
+    assert iterations.table(rows, 1.5, [40.0, 60.0]).splitlines()[-1] == "| 5.00 | 50.0 | 150.0 | 0.75 | 50 % | 1.50 |"
