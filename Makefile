@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint fuzz bench bench-rivals clean
+.PHONY: demo test test-slow test-openvino lint fuzz bench bench-rivals clean
 
 demo: $(VENV)/installed
 	$(BIN)/cascade demo
@@ -14,6 +14,11 @@ test: lint
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+# In a process of its own: two libraries compute in it, each with threads of its own.
+test-openvino: $(VENV)/installed
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[openvino]"
+	$(BIN)/python -m pytest tests/cascade/test_engine.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
