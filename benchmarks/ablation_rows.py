@@ -41,7 +41,7 @@ ROWS = {
     "cascade": Row("the cascade"),
     "whole": Row("one network of three classes on the whole scan"),
     "channel": Row("stage 1's liver is an input of stage 2"),
-    "exclusive": Row("classes that exclude each other for nested regions"),
+    "exclusive": Row("disjoint targets for nested regions"),
     "no-lesions": Row("no synthetic tumours", ("lesions.share=0",)),
     "larger-lesions": Row("synthetic tumours from 5 mm, not 3", ("lesions.diameter_mm=[5.0, 110.0]",)),
     "by-voxel": Row("all voxels of a scan's tumours alike, for all its lesions alike"),

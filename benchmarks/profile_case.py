@@ -2,9 +2,10 @@
 
     python -m benchmarks.profile_case [--slices 600] [FILE]
 
-Without a file: the synthetic abdomen of benchmarks/case.py. It is run three times in this process: once to warm up,
-once under cProfile, of which the functions with most time of their own are shown, and once under torch's profiler, of
-which the operators are. Both profilers cost time themselves, so shares are shown. Nothing is extrapolated.
+Without a file: the synthetic abdomen of benchmarks/case.py. It is run three times in this process: the first time as it
+is, of which the steps are shown, once under cProfile, of which the functions of the main thread with most time of their
+own are, and once under torch's profiler, of which the operators are. Both profilers cost time themselves, so shares are
+shown. Nothing is extrapolated.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Validation:
     def confused(self) -> dict[str, float]:
         """Which share of each true class is taken for each other one, of all cases together: `liver_as_tumor`.
 
-        Of stage 1, to which a tumour is liver, `tumor_as_background` is what it keeps from stage 2.
+        Of stage 1, to which a tumour is liver, `tumor_as_background` is what it misses; stage 2 may still see that.
         """
         if not self.confusions:
             return {}
