@@ -4,12 +4,12 @@
 
 SCANS is what `cascade prepare` takes. Every row has as many steps: "whole" spends them on one network, the others a
 third on stage 1, which they share, and the rest on stage 2. All networks are the recipe's, but half as wide, on patches
-of 64^3, and at 2 mm where stage 2 is, so that a core gets somewhere: 1100 steps take it about a quarter of an hour in
-float32. `benchmarks.ablation_rows` says what each row changes. The scans held out are then predicted whole, with the
-same thresholds and clean-up, and scored on their own grids; lesions are found when they are touched. So short trainings
-are seldom sure enough of a tumour for these thresholds: beside it stands the Dice of all tumour voxels in the liver,
-without clean-up, from the threshold on that suits the row and seed best. What was trained is kept in OUT, and not
-trained again; a training that was stopped goes on.
+and windows of 64^3, and at 2 mm where stage 2 is, so that a core gets somewhere: 1100 steps take it about a quarter of
+an hour in float32. `benchmarks.ablation_rows` says what each row changes. The scans held out are then predicted whole,
+with the same thresholds and clean-up, and scored on their own grids; lesions are found when they are touched. So short
+trainings are seldom sure enough of a tumour for these thresholds: beside it stands the Dice of all tumour voxels in the
+liver, without clean-up, from the threshold on that suits the row and seed best, chosen on the scored scans. What was
+trained is kept in OUT, and not trained again; a training that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from cascade.checkpoint import Model, load_model
 from cascade.commands.training import split_by_fold
 from cascade.machine import tune_allocator
 from cascade.ranks import Ranks
-from cascade.settings import Settings, load_settings
+from cascade.settings import Settings, as_table, load_settings
 from cascade.stages import STAGES
 from cascade.training import train
 from cascade.training_state import BEST, RESUME, Job
 from evaluate.detection import Detection, touched
 from evaluate.overlap import dice
 from preprocess.cases import Case
+from preprocess.errors import UsageError
 from preprocess.io import read_scan
 from preprocess.layouts import find_cases, read_label
 from preprocess.prepared import PreparedDataset, StagePlan, load_dataset, prepare_dataset
@@ -50,15 +51,16 @@ from preprocess.volume import TUMOR
 LIVER = "liver"
 #: Of the probability of tumour, for "at its best threshold".
 THRESHOLDS = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-SMALL = {
-    "liver": ["network.features=[16, 32, 64, 80]", "sampling.patch=[64, 64, 64]", "sampling.batch=2"],
-    "tumor": [
-        "network.features=[16, 32, 64, 80]",
-        "sampling.patch=[64, 64, 64]",
-        "sampling.batch=2",
-        "preparation.finest_mm=[2, 2, 2]",
-        "preparation.coarsest_mm=[2.5, 2, 2]",
-    ],
+SMALL = [
+    "network.features=[16, 32, 64, 80]",
+    "sampling.patch=[64, 64, 64]",
+    "sampling.batch=2",
+    "window.size=[64, 64, 64]",
+    "training.validations=1",
+]
+CHANGED = {
+    "liver": SMALL,
+    "tumor": [*SMALL, "preparation.finest_mm=[2, 2, 2]", "preparation.coarsest_mm=[2.5, 2, 2]"],
 }
 
 
@@ -98,7 +100,7 @@ def prepared(scans: Path, out: Path) -> None:
 
 
 def _settings(stage: str, *more: str) -> Settings:
-    return load_settings(stage, assignments=[*SMALL[stage], "training.validations=1", *more])
+    return load_settings(stage, assignments=[*CHANGED[stage], *more])
 
 
 def _in_turn(work: Any, asked: Sequence[tuple[str, int]], jobs: int) -> list[Any]:
@@ -114,17 +116,21 @@ def _begin() -> None:
 
 def _trained(out: Path, fold: str, steps: int, name: str, seed: int) -> None:
     folder, done = out / f"{name}-{seed}", out / f"{name}-{seed}" / "done.json"
-    if done.exists():
-        return
     stage = "liver" if name == LIVER else "tumor"
     share = {LIVER: 1 / 3, "whole": 1.0}.get(name, 2 / 3)
     changes = () if name == LIVER else ROWS[name].changes
     dataset = _dataset(out, name)
     learners, _ = split_by_fold(dataset.cases, fold)
+    settings = _settings(stage, f"training.seed={seed}", f"training.steps={round(steps * share)}", *changes)
+    asked = json.loads(json.dumps({"settings": as_table(settings), "learners": [c.survey.content for c in learners]}))
+    if done.exists():
+        if (there := json.loads(done.read_text())["asked"]) != asked:
+            raise UsageError(f"{folder}: trained {_difference(there, asked)}; give another OUT")
+        return
     with ablation_rows.as_row(name):
         job = Job(
             stage={"whole": ablation_rows.WHOLE, "by-voxel": ablation_rows.BY_VOXEL}.get(name, STAGES[stage]),
-            settings=_settings(stage, f"training.seed={seed}", f"training.steps={round(steps * share)}", *changes),
+            settings=settings,
             preparation=dataset.preparations[stage],
             train=learners,
             held_out=[],
@@ -134,7 +140,13 @@ def _trained(out: Path, fold: str, steps: int, name: str, seed: int) -> None:
         )
         folder.mkdir(parents=True, exist_ok=True)
         outcome = train(job, lambda *_: None)
-    done.write_text(json.dumps({"steps": outcome.steps}))
+    done.write_text(json.dumps({"steps": outcome.steps, "asked": asked}))
+
+
+def _difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What differs between the training that is there and the one that is asked for."""
+    tables = [name for name, table in asked["settings"].items() if there["settings"].get(name) != table]
+    return f"with other [{', '.join(tables)}]" if tables else "on other scans"
 
 
 def _dataset(out: Path, name: str) -> PreparedDataset:

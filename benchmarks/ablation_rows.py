@@ -43,7 +43,7 @@ ROWS = {
     "channel": Row("stage 1's liver is an input of stage 2"),
     "exclusive": Row("disjoint targets for nested regions"),
     "no-lesions": Row("no synthetic tumours", ("lesions.share=0",)),
-    "larger-lesions": Row("synthetic tumours from 5 mm, not 3", ("lesions.diameter_mm=[5.0, 110.0]",)),
+    "small-lesions": Row("synthetic tumours from 3 mm, not 5", ("lesions.diameter_mm=[3.0, 110.0]",)),
     "by-voxel": Row("all voxels of a scan's tumours alike, for all its lesions alike"),
     "still": Row(
         "no bending, mirroring, tone",

@@ -1,14 +1,25 @@
+import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import ablation_rows, batch, iterations, page, process, profile_case, rate, rivals, train
+import cascade.checkpoint
+import cascade.pipeline
+import cascade.training_state
+from benchmarks import ablation, ablation_rows, batch, iterations, page, process, profile_case, rate, rivals, train
 from cascade.batches import Sampler
+from cascade.settings import as_table, load_settings
+from preprocess.errors import UsageError
+from preprocess.geometry import Box, Grid
+from preprocess.volume import LabelMap
+from stage1_liver.predict import CoarseLiver
+from stage2_tumor.predict import RoiProbabilities
 
 WORKER = "from benchmarks.process import take_turns; take_turns(lambda: {'seconds': 1.5})"
 
@@ -118,3 +129,51 @@ def test_a_profile_shows_shares_of_the_whole():
 def test_iterations_are_means_over_all_lines_of_the_log():
     rows = [{"wait_s": 1.0, "compute_s": 2.0}, {"compute_s": 1.0}]
     assert iterations.table(rows, 1.5, [40.0, 60.0]).splitlines()[-1] == "| 5.00 | 50.0 | 150.0 | 0.75 | 50 % | 1.50 |"
+
+
+@pytest.mark.parametrize("name", [ablation.LIVER, *ablation_rows.ROWS])
+def test_every_row_of_the_ablation_puts_back_what_it_changed_and_has_settings_that_work(name):
+    changed = (Sampler._patch, cascade.pipeline.refine, cascade.training_state.unet, cascade.checkpoint.unet)
+    with ablation_rows.as_row(name):
+        pass
+    assert changed == (Sampler._patch, cascade.pipeline.refine, cascade.training_state.unet, cascade.checkpoint.unet)
+    stage = "liver" if name == ablation.LIVER else "tumor"
+    changes = ablation_rows.ROWS[name].changes if name != ablation.LIVER else ()
+    assert ablation._settings(stage, *changes).window.size == ablation._settings(stage).sampling.patch == (64, 64, 64)
+
+
+def test_the_threshold_that_suits_a_seed_best_is_that_of_the_mean_over_its_scans():
+    scans = {"a": {"by_threshold": [0.0, 0.3, 0.5]}, "b": {"by_threshold": [0.8, 0.7, 0.1]}, "undrawn": {"liver": 0.9}}
+    assert ablation._best({"cases": scans}) == 0.5
+
+
+def test_of_a_scan_without_liver_no_tumour_is_kept():
+    grid = Grid((2, 3, 4), (1.0, 1.0, 1.0))
+    kept = ablation_rows._Kept()
+    assert not kept.within(LabelMap(np.ones(grid.shape, np.uint8), grid)).any()
+    half = CoarseLiver(np.full(grid.shape, 0.5, np.float32), np.ones(grid.shape, bool), grid, found=True)
+    box = Box((1, 1, 2), (2, 3, 4))
+    sure = RoiProbabilities(*[np.full((1, 2, 2), 0.5, np.float32)] * 2, grid.cropped(box))
+    kept.fuse(half, sure, grid, box, load_settings("tumor").policy)
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[1, 1] = 1
+    found = kept.within(LabelMap(labels, grid))
+    assert found[1, 1, 2:].tolist() == [0.5, 0.5]
+    assert np.count_nonzero(found) == 2
+
+
+def test_what_was_trained_otherwise_is_not_taken_for_what_is_asked_for(tmp_path):
+    (tmp_path / "cascade-1").mkdir()
+    settings = as_table(ablation._settings("tumor", "training.seed=1", "training.steps=20"))
+    there = json.loads(json.dumps({"settings": settings, "learners": ["a"]}))
+    other = {**there, "settings": {**there["settings"], "training": {}}}
+    assert ablation._difference(there, other) == "with other [training]"
+    assert ablation._difference(there, {**there, "learners": ["b"]}) == "on other scans"
+    (tmp_path / "cascade-1" / "done.json").write_text(json.dumps({"steps": 20, "asked": there}))
+    case = SimpleNamespace(name="b", survey=SimpleNamespace(content="b"))
+    with (
+        patch.object(ablation, "_dataset", lambda *_: SimpleNamespace(cases=[case], preparations={})),
+        patch.object(ablation, "split_by_fold", lambda cases, fold: (cases, [])),
+        pytest.raises(UsageError, match="on other scans; give another OUT"),
+    ):
+        ablation._trained(tmp_path, "1/2", 30, "cascade", 1)
