@@ -27,7 +27,7 @@ _NODE_VOXELS = 24
 _TONES = 5
 #: How much narrower a narrow HU window is at most at either end, in prepared units: 80 of 400 HU.
 _NARROWER = 0.4
-#: How many times wider large pixels are: from 1.25 to 2.5 mm, as of a large field of view.
+#: How many times wider large pixels are, as of a large field of view.
 _PIXELS = (1.2, 2.0)
 _CPU = torch.device("cpu")
 

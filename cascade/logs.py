@@ -94,9 +94,10 @@ class RunLog:
             self._losses.clear()
 
     def validation(self, step: int, result: Validation) -> None:
-        """Write the held-out Dice, the lesions found by size, which class is taken for which, and for TensorBoard a
-        picture with contours (see `contours`)."""
-        self._write(step, {**result.means(), **lesion_counts(result), **result.confused()})
+        """Write the held-out Dice, the lesions found by size, which class is taken for which and the seconds since the
+        last line, and for TensorBoard a picture with contours (see `contours`).
+        """
+        self._write(step, {**result.means(), **lesion_counts(result), **result.confused(), **self._timings()})
         if self._board is not None:
             picture = result.picture
             if picture is not None:

@@ -114,8 +114,7 @@ def _loop(job: Job, state: State, batches: Iterator[Batch], log: RunLog, stop: S
     before = state.elapsed_s
     while True:
         if state.look_due:
-            with log.timed("look"):
-                _look(job, state, log, stop)
+            _look(job, state, log, stop)
         share = _share(job, state)
         if job.ranks.first and (share >= 1 or time.monotonic() - saved > SAVE_EVERY_S):
             with log.timed("save"):
@@ -229,7 +228,8 @@ def _move_average(state: State, decay: float) -> None:
 
 def _look(job: Job, state: State, log: RunLog, stop: StopSignals) -> None:
     """Score the held-out cases, and keep the model when it is the best so far. It stays due until that is done."""
-    result = _validated(job, state, stop)
+    with log.timed("look"):
+        result = _validated(job, state, stop)
     log.validation(state.step, result)
     score = result.mean(job.stage.goal)
     if score is not None and score >= state.best:  # of equally good models the longest trained

@@ -105,3 +105,9 @@ def scan_at(path, shape=(12, 30, 36), value=100):
     image.SetSpacing((2.0, 2.0, 5.0))
     sitk.WriteImage(image, str(path))
     return path
+
+
+def log_without_seconds(folder):
+    """The lines of a training's `metrics.jsonl` without the seconds that it took."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.endswith("_s") and k != "utilisation"} for row in rows]

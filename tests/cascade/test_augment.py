@@ -337,6 +337,12 @@ def test_a_share_of_nothing_draws_nothing():
     assert not augment._drawn(generator, 0.0)
     assert generator.random() == rng().random()
     assert augment._drawn(generator, 1.0)
+    generator, by_hand = rng(), rng()
+    change_intensity(torch.zeros(2, 3, 4), generator, OFF)
+    by_hand.random(5)  # contrast, brightness, gamma, blur, thick slices
+    by_hand.normal()
+    by_hand.integers(2**31)
+    assert generator.random() == by_hand.random()
 
 
 @pytest.mark.parametrize("slices", [1, 2, 3])

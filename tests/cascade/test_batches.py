@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 import time
 
@@ -322,6 +324,14 @@ def test_a_batch_that_never_comes_ends_the_process_where_batches_are_made_in_tur
     assert left == []
     next(in_turn(lambda step: time.sleep(0.4), 0, lambda: "liver-7", limit_s=0.1))
     assert left == ["case liver-7: no batch within 0.1 s; is its disk still there? Go on with --resume"]
+
+
+def test_what_hangs_in_the_main_thread_ends_the_process_with_5():
+    code = "import time; from cascade.batches import in_turn; "
+    code += "next(in_turn(lambda step: time.sleep(60), 0, lambda: 'liver-7', limit_s=0.2))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert child.returncode == 5
+    assert child.stderr.startswith("cascade: case liver-7: no batch within 0.2 s;")
 
 
 @pytest.mark.parametrize("supply", [ahead, in_turn])

@@ -60,7 +60,7 @@ class Clock:
 
 
 def test_seconds_are_written_by_what_they_went_into_and_begin_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "time", Clock(0, 1, 1, 3.5, 10, 10.5, 20, 21, 30, 31, 40, 47))
+    monkeypatch.setattr(logs, "time", Clock(0, 1, 1, 3.5, 10, 10.5, 20, 21, 30, 31, 40, 47, 50, 54))
     with RunLog(tmp_path, Logged(), 0) as log:
         for what in ("wait", "compute", "wait"):
             with log.timed(what):
@@ -70,7 +70,11 @@ def test_seconds_are_written_by_what_they_went_into_and_begin_anew(tmp_path, mon
             with log.timed(what):
                 pass
         log.step(2 * EVERY, loss=1.0, learning_rate=0.5)
-    first, second = rows_of(tmp_path)
+        with log.timed("look"):  # after the last step of a training
+            pass
+        log.validation(2 * EVERY, Validation({"a": {"liver": 0.5}}))
+    first, second, last = rows_of(tmp_path)
+    assert (last["look_s"], last["liver_dice"]) == (4.0, 0.5)
     assert (first["wait_s"], first["compute_s"], first["utilisation"]) == (1.5, 2.5, 0.625)
     assert (second["compute_s"], second["look_s"], second["utilisation"]) == (2.0, 7.0, 1.0)
     assert "wait_s" not in second

@@ -19,7 +19,7 @@ from cascade.training import train
 from cascade.training_state import RESUME
 from preprocess.errors import UsageError
 from tests.made_ranks import ROOT, ended, started
-from tests.made_training import TINY, dataset_at, job_at
+from tests.made_training import TINY, dataset_at, job_at, log_without_seconds
 
 SETTINGS = [word for setting in TINY for word in ("--set", setting)]
 CPU = torch.device("cpu")
@@ -42,12 +42,6 @@ def alone(folder, data, *assignments, **changes):
     job = job_at(folder, data, *assignments, **changes)
     outcome = train(job, lambda step, share, loss, best: losses.append(loss))
     return losses, outcome, job
-
-
-def rows_of(folder):
-    """The lines of a training's log without the seconds that it took."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.endswith("_s") and k != "utilisation"} for row in rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +152,7 @@ def test_two_processes_have_the_losses_the_scores_and_the_model_of_one(stage, to
     for row, wanted in zip(first[stage][2], outcome.best.table(), strict=True):
         assert row.pop("lesions", None) == wanted.pop("lesions", None)
         assert row == pytest.approx(wanted, abs=1e-3)
-    for row, wanted in zip(rows_of(folder / stage), rows_of(job.folder), strict=True):
+    for row, wanted in zip(log_without_seconds(folder / stage), log_without_seconds(job.folder), strict=True):
         assert row == pytest.approx(wanted, abs=1e-3)
     ours, theirs = (load_model(f / "last.safetensors", STAGES[stage]) for f in (job.folder, folder / stage))
     assert all(torch.allclose(ours.weights[name], theirs.weights[name], atol=2e-3) for name in ours.weights)
@@ -170,7 +164,7 @@ def test_the_cores_of_a_machine_are_shared_evenly_whatever_torchrun_says(told):
     assert (first["threads"], second["threads"]) == (3, 3)
 
 
-def test_a_dead_process_ends_the_others_within_a_minute():
+def test_the_limits_until_the_others_end_add_up_to_less_than_a_minute():
     assert PULSE_S + LIMIT_S + GRACE_S < 60
 
 

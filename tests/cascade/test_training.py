@@ -17,6 +17,7 @@ from cascade.training import learning_rate, train
 from cascade.training_state import Job, resumed_state
 from preprocess.errors import ModelError
 from preprocess.prepared import load_dataset
+from tests.made_training import log_without_seconds
 
 QUIET = lambda step, share, loss, best: None  # noqa: E731
 
@@ -104,7 +105,7 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(optimizer, prepared, ti
         two = read_tensors(parted / f"{name}.safetensors").tensors
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
-    assert rows_of(whole) == rows_of(parted)
+    assert log_without_seconds(whole) == log_without_seconds(parted)
 
 
 def test_resumed_moments_lie_in_memory_as_their_weights_do(prepared, tiny_settings, tmp_path):

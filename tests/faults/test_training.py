@@ -41,7 +41,7 @@ from preprocess.geometry import Grid
 from preprocess.io import write_image
 from preprocess.prepared import PreparedCase, StagePlan, load_dataset, prepare_dataset
 from preprocess.volume import LabelMap, Volume
-from tests.made_training import QUIET, TINY, dataset_at, job_at
+from tests.made_training import QUIET, TINY, dataset_at, job_at, log_without_seconds
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [word for setting in (*TINY, "training.validations=1") for word in ("--set", setting)]
@@ -110,13 +110,7 @@ def assert_same_run(one, other):
         found = tensors_of(other)[name]
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[key], wanted[key]) for key in wanted), name
-    assert metrics_of(one) == metrics_of(other)
-
-
-def metrics_of(folder):
-    """The lines of the log without the seconds that it took."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.endswith("_s") and k != "utilisation"} for row in rows]
+    assert log_without_seconds(one) == log_without_seconds(other)
 
 
 def again(job):
