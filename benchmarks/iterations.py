@@ -4,7 +4,8 @@
 
 DATA is a prepared dataset; its plan.toml counts. `cascade.training.train` runs for so long on all cases, without a look
 at held-out ones, and `metrics.jsonl` says what a step took; the first 20 steps, in which a GPU looks for its fastest
-kernels, are left out. On a GPU stands beside it what `nvidia-smi` says of it in the same time, and its peak memory.
+kernels, are left out. On a GPU stands beside it what `nvidia-smi` says of it from then on, and its peak memory; patches
+are made by the GPU too, so "waiting" is the host's time until that work is queued, and "computing" holds the rest.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from cascade.training import train
 from cascade.training_state import Job
 from preprocess.prepared import load_dataset
 
-#: Lines of the log that are left out.
-_WARM_UP = 20 // EVERY
+#: Steps that are left out.
+_WARM_UP = 20
 
 
 def main() -> None:
@@ -60,37 +61,37 @@ def main() -> None:
             ranks=Ranks(device),
             minutes=options.minutes,
         )
-        with busy(device) as seen:
-            outcome = train(job, lambda *_: None)
+        with busy(device) as (seen, warm):
+            outcome = train(job, lambda step, *_: warm.set() if step == _WARM_UP else None)
         rows = [json.loads(line) for line in (Path(name) / "metrics.jsonl").read_text("utf-8").splitlines()]
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else peak_gb()
     sampling = settings.sampling
     print(f"{machine()}; on {on}; stage {options.stage}, patch {sampling.patch}, batch {sampling.batch}, ", end="")
     print(f"{outcome.steps} steps\n")
-    print(table(rows[_WARM_UP:], peak, seen))
+    if outcome.steps < _WARM_UP + EVERY:
+        parser.error(f"only {outcome.steps} steps, of which {_WARM_UP} are left out: give more --minutes")
+    print(table(rows[_WARM_UP // EVERY :], peak, seen))
 
 
 @contextmanager
-def busy(device: torch.device) -> Iterator[list[float]]:
-    """What nvidia-smi says of how busy the GPU is, in %, once a second; nothing of a CPU."""
+def busy(device: torch.device) -> Iterator[tuple[list[float], threading.Event]]:
+    """What nvidia-smi says of how busy the GPU is, in %, once a second after the event is set; nothing of a CPU."""
     seen: list[float] = []
-    over = threading.Event()
+    warm, over = threading.Event(), threading.Event()
     if device.type == "cuda":
-        ask = [
-            "nvidia-smi",
-            "--query-gpu=utilization.gpu",
-            "--format=csv,noheader,nounits",
-            f"--id={device.index or 0}",
-        ]
+        own = f"GPU-{torch.cuda.get_device_properties(device).uuid}"  # not its number, which counts what is visible
+        ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--id={own}"]
 
         def watch() -> None:
             while not over.wait(1.0):
-                seen.append(float(subprocess.run(ask, capture_output=True, text=True, check=True).stdout))
+                told = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+                if warm.is_set() and told.isdigit():
+                    seen.append(float(told))
 
         threading.Thread(target=watch, daemon=True).start()
     try:
-        yield seen
+        yield seen, warm
     finally:
         over.set()
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.profile_case [--slices 600] [FILE]
 
-Without a file: the synthetic abdomen of benchmarks/case.py. It is run three times in this process: the first time as it
-is, of which the steps are shown, once under cProfile, of which the functions of the main thread with most time of their
-own are, and once under torch's profiler, of which the operators are. Both profilers cost time themselves, so shares are
+Without a file: the synthetic abdomen of benchmarks/case.py. It is run four times in this process: to warm up, as it is,
+of which the steps are shown, under cProfile, of which the functions of the main thread with most time of their own are,
+and under torch's profiler, of which the operators are. Both profilers cost time themselves, so shares are
 shown. Nothing is extrapolated.
 """
 
@@ -52,7 +52,8 @@ def profiled(scan: Path, out: Path) -> tuple[list[Row], list[Row], list[Row]]:
 
     runner = load_runner(None, None, "cpu", liver_only=False)
     outputs = Outputs(out, overwrite=True, keep_stages=False)
-    run_case(scan, runner, outputs)
+    for _ in range(2):
+        run_case(scan, runner, outputs)
     (report,) = out.glob(f"*/{REPORT}")
     steps = json.loads(report.read_text("utf-8"))["seconds"]
     del steps["total"]
