@@ -15,10 +15,8 @@ test: lint
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
 
-# In a process of its own: two libraries compute in it, each with threads of its own.
-test-openvino: $(VENV)/installed
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[openvino]"
-	$(BIN)/python -m pytest tests/cascade/test_engine.py
+test-openvino: $(VENV)-openvino/installed
+	$(VENV)-openvino/bin/python -m pytest tests/cascade/test_engine.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -34,26 +32,25 @@ fuzz: $(VENV)/installed
 	done; exit $$failed
 
 # These write their sections of BENCHMARKS.md: see benchmarks/page.py.
-bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks.page case profile_case rate batch
+bench: $(VENV)-openvino/installed
+	$(BIN)/python -m benchmarks.page case profile_case "rate --openvino $(VENV)-openvino/bin/python" batch
 
-# Against nnU-Net, which gets an environment of its own that sees the packages of ours.
 bench-rivals: $(VENV)-nnunet/installed
 	$(BIN)/python -m benchmarks.page \
 		"rivals --nnunet $(VENV)-nnunet/bin/python" "train --nnunet $(VENV)-nnunet/bin/python"
 
-$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
-	touch $@
-
+# Whatever is not cascade's own gets an environment of its own that sees the packages of ours.
 PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
 
-$(VENV)-nnunet/installed: benchmarks/nnunet.txt $(VENV)/installed
-	$(PYTHON) -m venv $(VENV)-nnunet
-	$(VENV)-nnunet/bin/pip install --disable-pip-version-check --quiet --no-deps --requirement benchmarks/nnunet.txt
-	$(BIN)/python -c "$(PACKAGES)" > "$$($(VENV)-nnunet/bin/python -c "$(PACKAGES)")/ours.pth"
+$(VENV)-nnunet/installed: WANTED := --requirement benchmarks/nnunet.txt
+$(VENV)-nnunet/installed: benchmarks/nnunet.txt
+$(VENV)-openvino/installed: WANTED := --constraint constraints.txt openvino openvino-telemetry
+
+$(VENV)-%/installed: $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/pip install --disable-pip-version-check --quiet --no-deps $(WANTED)
+	$(BIN)/python -c "$(PACKAGES)" > "$$($(VENV)-$*/bin/python -c "$(PACKAGES)")/ours.pth"
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-nnunet build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-nnunet $(VENV)-openvino build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
