@@ -39,6 +39,11 @@ bench-rivals: $(VENV)-nnunet/installed
 	$(BIN)/python -m benchmarks.page \
 		"rivals --nnunet $(VENV)-nnunet/bin/python" "train --nnunet $(VENV)-nnunet/bin/python"
 
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
 # Whatever is not cascade's own gets an environment of its own that sees the packages of ours.
 PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
 
