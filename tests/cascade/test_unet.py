@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cascade.settings import Network
-from cascade.unet import ConvBlock, InstanceNorm, ResidualBlock, UNet3d, unet
+from cascade.unet import ConvBlock, Convolution, InstanceNorm, ResidualBlock, UNet3d, unet
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,42 @@ def test_samples_do_not_see_each_other():
 
 def test_a_block_has_two_normalised_convolutions():
     block = ConvBlock(1, 3, stride=2)
-    assert [type(m).__name__ for m in block] == ["Conv3d", "InstanceNorm", "LeakyReLU"] * 2
+    assert [type(m).__name__ for m in block] == ["Convolution", "InstanceNorm", "LeakyReLU"] * 2
     assert block(torch.zeros(1, 1, 4, 6, 8)).shape == (1, 3, 2, 3, 4)
+
+
+def operators(work):
+    """The names of torch's operators that `work()` takes."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        work()
+    return {event.key for event in profile.key_averages()}
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+def test_a_small_image_by_itself_is_convolved_by_onednn_as_torch_would(order):
+    torch.manual_seed(1)
+    layer = Convolution(3, 4, (1, 3, 5), stride=(1, 2, 1), padding=(0, 1, 2)).to(memory_format=order)
+    image = torch.randn(1, 3, 4, 6, 8).contiguous(memory_format=order).requires_grad_()
+    assert "aten::slow_conv3d" in operators(lambda: torch.nn.Conv3d.forward(layer, image))  # torch's own choice
+    assert "aten::slow_conv3d" not in operators(lambda: layer(image))
+    results = []
+    for forward in (layer.forward, lambda image: torch.nn.Conv3d.forward(layer, image)):
+        out = forward(image)
+        results.append([out, *torch.autograd.grad((out**2).sum(), (image, layer.weight, layer.bias))])
+    assert results[0][0].shape == (1, 4, 4, 3, 8)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # which `flags` sets too, and torch has a word on
+def test_where_torch_casts_or_has_no_onednn_the_convolution_is_torchs_own():
+    torch.manual_seed(1)
+    layer, image = Convolution(2, 3, 3), torch.randn(1, 2, 4, 5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(image).dtype == torch.bfloat16
+    assert layer.to(torch.float64)(image.double()).dtype == torch.float64
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert "aten::slow_conv3d" in operators(lambda: layer.float()(image))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
