@@ -1,18 +1,27 @@
-"""Compressed containers, read with bounds: gzip streams piece by piece, and ZIP archives into a temporary folder."""
+"""Compressed containers: gzip streams, read with bounds and written; ZIP archives, read into a temporary folder.
+
+What reads beside other work, and compresses on several cores, does so in threads: zlib and isal let go of Python.
+"""
 
 from __future__ import annotations
 
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
 
 from preprocess.errors import InputError, ResourceError
 from preprocess.fast import inflater
+from preprocess.workers import usable_cores
 
 GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
 
@@ -58,6 +67,41 @@ class GzipPieces:
                 # Zeros are the padding of tapes and block devices, no damage.
                 self.trailing = bool(data.strip(b"\0"))
                 return
+
+
+def made_ahead(pieces: Iterator[bytes]) -> Generator[bytes]:
+    """`pieces`, none empty, each made in a thread while the one before it is used. Closing it waits for the thread."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, pieces, b"")
+        while piece := coming.result():
+            coming = thread.submit(next, pieces, b"")
+            yield piece
+
+
+def gzipped(blocks: Iterable[NDArray[Any]], level: int) -> Iterator[bytes]:
+    """One gzip member (RFC 1952) of all `blocks` (C-contiguous), compressed by as many threads as there are cores.
+
+    Each block is deflated without a look at those before it, as `pigz -i` does; of a megabyte each they take hardly
+    more room. The result is the same whatever the number of threads.
+    """
+    yield GZIP_MAGIC + b"\x08" + bytes(6) + b"\xff"  # deflate; no name, time or system
+    checksum = size = 0
+    cores, waiting = usable_cores(), deque[Future[bytes]]()
+    with ThreadPoolExecutor(cores) as threads:
+        for block in blocks:
+            waiting.append(threads.submit(_deflated, block, level))
+            checksum, size = zlib.crc32(block.data, checksum), size + block.nbytes
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        for deflated in waiting:
+            yield deflated.result()
+    yield b"\x03\x00" + struct.pack("<II", checksum, size % 2**32)  # an empty block is the last
+
+
+def _deflated(block: NDArray[Any], level: int) -> bytes:
+    """`block` as deflate blocks of which none is the last, up to the end of a byte."""
+    engine = zlib.compressobj(level, zlib.DEFLATED, -15)
+    return engine.compress(block.data) + engine.flush(zlib.Z_SYNC_FLUSH)
 
 
 def is_whole_zlib(file: BinaryIO) -> bool:

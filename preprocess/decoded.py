@@ -96,10 +96,10 @@ def assumed_steps(spacing_mm: Triple) -> NDArray[np.float64]:
 def hu_array(image: Decoded) -> tuple[NDArray[Any], tuple[str, ...]]:
     """HU in canonical orientation, C-contiguous, clamped to `HU_RANGE`, and what is odd about the values.
 
-    int16 when all values are whole, else float32. Values that are not finite become air (-1024).
-    Raises InputError for a label map (see `preprocess.ct_check`).
+    int16 when all values are whole, else float32. Values that are not finite become air (-1024). Uses up the image: its
+    array may be the one that comes back. Raises InputError for a label map (see `preprocess.ct_check`).
     """
-    out: NDArray[Any] = np.empty(image.grid.canonical().shape, np.int16)
+    out = _room(image)
     holes, census = 0, Census()
     for z, plane in enumerate(image.planes()):
         if plane.dtype.kind == "f":
@@ -114,6 +114,16 @@ def hu_array(image: Decoded) -> tuple[NDArray[Any], tuple[str, ...]]:
         out[z] = plane
     warnings = [f"{holes} voxels are not finite (NaN or infinite); filled with {HU_RANGE[0]} HU"] if holes else []
     return out, (*warnings, *ct_warnings(image.path, census))
+
+
+def _room(image: Decoded) -> NDArray[Any]:
+    """int16 of the canonical shape: the image's own memory where slice lies on slice, since new memory costs time."""
+    stored, turned = image.array, reoriented(image.array, image.grid, image.grid.canonical())
+    slice_on_slice = turned.strides[0] == stored.strides[0] and turned.shape == stored.shape
+    fits = stored.dtype.kind in "iu" and stored.dtype.itemsize == 2
+    if fits and slice_on_slice and stored.flags.c_contiguous and stored.flags.writeable:
+        return stored.view(np.int16)
+    return np.empty(turned.shape, np.int16)
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:

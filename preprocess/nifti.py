@@ -6,11 +6,10 @@ and dies on 5-D files: here the whole gzip stream is checked, and reading never 
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, GzipPieces, reading_error
+from preprocess.archive import DEFLATE_RATIO, GZIP_MAGIC, GzipPieces, gzipped, made_ahead, reading_error
 from preprocess.decoded import Decoded
 from preprocess.errors import InputError, ResourceError
 from preprocess.fast import InflateError
@@ -102,7 +101,8 @@ def _opened(path: Path) -> Iterator[_Stream]:
             file.seek(0)
             if compressed:
                 engine = GzipPieces(file)
-                yield _Stream(path, iter(engine), room * DEFLATE_RATIO, engine)
+                with closing(made_ahead(iter(engine))) as pieces:
+                    yield _Stream(path, pieces, room * DEFLATE_RATIO, engine)
             else:
                 yield _Stream(path, iter(lambda: file.read(_PIECE_BYTES), b""), room, None)
     except EOFError:
@@ -180,24 +180,40 @@ def write_nifti(path: Path, array: NDArray[Any], header: NiftiHeader) -> None:
     fields["datatype"], fields["bitpix"] = _WRITTEN[array.dtype.name], 8 * stored.itemsize
     fields["vox_offset"] = fields.dtype.itemsize + 4
     fields["scl_slope"] = 1
-    with path.open("wb") as file, gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as stream:
-        # The four bytes after the header say that no extension follows.
-        stream.write(fields.tobytes() + bytes(4))
-        for plane in array:
-            stream.write(np.ascontiguousarray(plane, stored).tobytes())
+    # The four bytes after the header say that no extension follows.
+    head = np.frombuffer(fields.tobytes() + bytes(4), np.uint8)
+    count = max(1, _PIECE_BYTES // (array[0].size * stored.itemsize))
+    blocks = (np.ascontiguousarray(array[k : k + count], stored) for k in range(0, len(array), count))
+    with path.open("wb") as file:
+        file.writelines(gzipped(chain([head], blocks), _COMPRESSION))
 
 
 def verify_nifti(path: Path, array: NDArray[Any], header: NiftiHeader) -> None:
-    """Reads a file of `write_nifti` back. Raises ResourceError when it is not what was written."""
+    """Reads a file of `write_nifti` back, keeping nothing. Raises ResourceError when it is not what was written."""
     try:
-        image, stored = read_nifti(path)
+        with _opened(path) as stream:
+            head = _head(stream)
+            stored = NiftiHeader.parse(head, path)
+            same = all(_bytes(stored.fields[name]) == _bytes(header.fields[name]) for name in GEOMETRY_FIELDS)
+            same = same and stored.shape == array.shape
+            same = same and _hold(chain([head[stored.offset :]], stream.pieces), array, stored.dtype)
     except InputError as error:
         raise ResourceError(f"a written mask cannot be read back ({error}); check the disk") from error
-    same = all(_bytes(stored.fields[name]) == _bytes(header.fields[name]) for name in GEOMETRY_FIELDS)
-    # Slice by slice: comparing two arrays makes a third.
-    equal = image.array.shape == array.shape and all(map(np.array_equal, image.array, array))
-    if not same or not equal:
+    if not same:
         raise ResourceError("a written mask reads back differently; check the disk and the memory")
+
+
+def _hold(pieces: Iterable[bytes], array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether `pieces` are the slices of `array`, stored as `dtype`, and no more."""
+    size, left, planes = array[0].size * dtype.itemsize, bytearray(), iter(array)
+    for piece in pieces:
+        left += piece
+        for start in range(0, len(left) - size + 1, size):
+            plane = next(planes, None)
+            if plane is None or not np.array_equal(np.frombuffer(left, dtype, plane.size, start), plane.ravel()):
+                return False
+        del left[: len(left) // size * size]
+    return not left and next(planes, None) is None
 
 
 def _bytes(value: Any) -> bytes:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from preprocess.decoded import hu_array
+from preprocess.decoded import Decoded, hu_array
 from preprocess.errors import InputError, ResourceError
 from preprocess.geometry import Grid, reoriented
 from preprocess.io import read_scan
@@ -45,6 +45,44 @@ def test_every_scalar_type_in_both_byte_orders(tmp_path, dtype, order):
     values, _ = hu_array(image)
     assert values.dtype == np.int16
     np.testing.assert_array_equal(values, array)
+
+
+SQUARE = np.arange(48, dtype=np.int16).reshape(3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "axes", "same_memory", "expected"),
+    [
+        ("<i2", ((0, 0, 1), (0, 1, 0), (1, 0, 0)), True, SQUARE),
+        (">i2", ((0, 0, 1), (0, -1, 0), (1, 0, 0)), True, SQUARE[:, ::-1]),
+        ("<u2", ((0, 0, 1), (1, 0, 0), (0, 1, 0)), True, SQUARE.transpose(0, 2, 1)),
+        ("<i2", ((0, 0, -1), (0, 1, 0), (1, 0, 0)), False, SQUARE[::-1]),
+        ("<i2", ((1, 0, 0), (0, 1, 0), (0, 0, 1)), False, SQUARE.transpose(2, 1, 0)),
+        ("<i4", ((0, 0, 1), (0, 1, 0), (1, 0, 0)), False, SQUARE),
+    ],
+)
+def test_hu_take_the_place_of_the_files_values_only_where_slice_lies_on_slice(
+    tmp_path, dtype, axes, same_memory, expected
+):
+    grid = Grid(SQUARE.shape, (1.0, 1.0, 1.0), axes=axes)
+    image = Decoded(tmp_path, SQUARE.astype(dtype), grid)
+    values, _ = hu_array(image)
+    np.testing.assert_array_equal(values, expected)
+    assert (values.dtype, values.flags.c_contiguous) == (np.int16, True)
+    assert np.shares_memory(values, image.array) == same_memory
+
+
+def test_hu_leave_an_array_alone_that_may_not_be_written(tmp_path):
+    stored = SQUARE - 1100
+    stored.flags.writeable = False
+    values, _ = hu_array(Decoded(tmp_path, stored, Grid(SQUARE.shape, (1.0, 1.0, 1.0))))
+    assert (values.min(), stored.min()) == (-1024, -1100)
+
+
+def test_whole_values_that_become_fractions_after_some_slices_are_all_there(tmp_path):
+    stored = np.array([[[2, 4]], [[6, 7]]], np.int16)
+    image = Decoded(tmp_path, stored, Grid((2, 1, 2), (1.0, 1.0, 1.0)), slope=0.5)
+    np.testing.assert_array_equal(hu_array(image)[0], np.array([[[1, 2]], [[3, 3.5]]], np.float32))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -269,6 +307,15 @@ def test_verification_says_no(tmp_path):
         fields[field] += 1
         with pytest.raises(ResourceError, match="differently"):
             verify_nifti(path, ones, NiftiHeader(path, fields[()]))
+    write_nifti(path, np.ones((SHAPE[0] + 1, *SHAPE[1:]), np.uint8), header)
+    with pytest.raises(ResourceError, match="differently"):
+        verify_nifti(path, ones, header)
+    write_nifti(path, ones, header)
+    for longer in (b"\1", b"\1" * 5000):  # after the last slice
+        whole = gzip.decompress(path.read_bytes()) + longer
+        (tmp_path / "longer.nii.gz").write_bytes(gzip.compress(whole))
+        with pytest.raises(ResourceError, match="differently"):
+            verify_nifti(tmp_path / "longer.nii.gz", ones, header)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ResourceError, match="read back"):
         verify_nifti(path, ones, header)
