@@ -11,16 +11,17 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.filereader import read_file_meta_info
 
 from preprocess.archive import reading_error
 from preprocess.errors import InputError
 from preprocess.folders import entries
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset, FileDataset
 
 _NUMBERS = ("SamplesPerPixel", "Rows", "Columns")
 _TEXTS = (
@@ -39,9 +40,6 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 #: A slice of more pixels than this is no CT; the largest detectors give 4096 x 4096.
 MOST_PIXELS = 4096 * 4096
-
-# Remarks on odd headers would stand on the user's terminal beside our one line, and may quote the value.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -158,13 +156,26 @@ def dicom_file(path: Path) -> DicomFile | None:
     return DicomFile(path, syntax, texts, integers)
 
 
+def _pydicom() -> Any:
+    """The library, imported with the first DICOM file: that takes a quarter of a second, which others need not."""
+    import pydicom
+
+    # Remarks on odd headers would stand on the user's terminal beside our one line, and may quote the value.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    return pydicom
+
+
 def dataset(path: Path, tags: list[str] | None = None) -> FileDataset:
     """What pydicom makes of a file: only `tags` without pixels, or everything. Raises InputError where it stumbles."""
+    pydicom = _pydicom()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _check_deflated(path)
-            return pydicom.dcmread(path, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
+            read: FileDataset = pydicom.dcmread(
+                path, force=True, stop_before_pixels=tags is not None, specific_tags=tags
+            )
+            return read
     except OSError as error:
         raise reading_error(path, error) from error
     # pydicom raises whatever a broken file makes it stumble on.
@@ -179,7 +190,7 @@ def _check_deflated(path: Path) -> None:
         start = 132 if head[128:132] == b"DICM" else 0
         # pydicom, not the length of the group, which may lie, says whether it would inflate the rest.
         is_deflated = (
-            _text(read_file_meta_info(path), "TransferSyntaxUID") == _DEFLATED
+            _text(_pydicom().filereader.read_file_meta_info(path), "TransferSyntaxUID") == _DEFLATED
             if start
             else (_DEFLATED.encode() in head)
         )

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 def _module(name: str) -> ModuleType | None:
@@ -38,6 +37,8 @@ def inflater(window_bits: int) -> Any:
 def numbered(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     """6-connected parts of `mask` (z, y, x), numbered from 1 in the order of their first voxels, and their count."""
     if _cc3d is None:
+        from scipy import ndimage  # here, because who reads gzip streams need not wait for it
+
         parts, count = ndimage.label(mask)
     else:
         whole = np.ascontiguousarray(mask, bool)  # it numbers in the order of memory

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from SimpleITK import GetArrayFromImage, ImageFileReader
 
 from preprocess.cases import DicomMasks, PngMasks
 from preprocess.errors import InputError
 from preprocess.folders import entries
 from preprocess.geometry import Grid, triple
 from preprocess.volume import LIVER, TUMOR, LabelMap
+
+if TYPE_CHECKING:
+    from SimpleITK import ImageFileReader
 
 #: Most that the corners of two grids of one scan may differ. Headers are float32 and written by different programs: the
 #: noise of a direction grows over the length of a body. Still far below a voxel, so a shift by one cannot pass.
@@ -58,7 +60,7 @@ def read_png_masks(label: PngMasks, image: Path) -> LabelMap:
             f"{label.folder} has {len(pictures)} PNGs for {len(slices)} slices in {image}; it needs one each"
         )
     grid, order = _stacked(slices, image)
-    pixels = [_pixels(_png_reader(path), path) for path in pictures]
+    pixels = [_pixels(_reader(path, "PNGImageIO"), path) for path in pictures]
     classes = {int(value) for picture in pixels for value in np.unique(picture)} - {0}
     if len(classes) > 1:
         raise InputError(f"{label.folder} holds the values {sorted(classes)}; expected one value for the liver and 0")
@@ -140,11 +142,17 @@ def _dicom_mask(folder: Path) -> tuple[NDArray[np.bool_], Grid]:
     return np.stack([_pixels(_dicom_reader(path), path) != 0 for path in paths]), grid
 
 
-def _dicom_reader(path: Path) -> ImageFileReader:
+def _reader(path: Path, kind: str) -> ImageFileReader:
+    from SimpleITK import ImageFileReader  # here, because few runs have a mask of this kind, and it takes its time
+
     reader = ImageFileReader()
-    # Named, because the files of 3D-IRCADb have no ending to guess from.
-    reader.SetImageIO("GDCMImageIO")
+    reader.SetImageIO(kind)
     reader.SetFileName(str(path))
+    return reader
+
+
+def _dicom_reader(path: Path) -> ImageFileReader:
+    reader = _reader(path, "GDCMImageIO")  # named, because the files of 3D-IRCADb have no ending to guess from
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -152,15 +160,10 @@ def _dicom_reader(path: Path) -> ImageFileReader:
     return reader
 
 
-def _png_reader(path: Path) -> ImageFileReader:
-    reader = ImageFileReader()
-    reader.SetImageIO("PNGImageIO")
-    reader.SetFileName(str(path))
-    return reader
-
-
 def _pixels(reader: ImageFileReader, path: Path) -> NDArray[Any]:
     """The pixels (y, x) of a grey picture."""
+    from SimpleITK import GetArrayFromImage
+
     try:
         image = reader.Execute()
     except RuntimeError as error:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from preprocess.decoded import assumed_steps, lattice
 from preprocess.errors import InputError
@@ -87,6 +86,8 @@ class NiftiHeader:
         axes = affine[:, :3] / np.linalg.norm(affine[:, :3], axis=0)
         # A quaternion cannot mirror; NIfTI keeps that in the sign of pixdim[0].
         mirrored = np.linalg.det(axes) < 0
+        from scipy.spatial.transform import Rotation  # here, for it takes long to import
+
         rotation = Rotation.from_matrix(axes * ((1, 1, -1) if mirrored else (1, 1, 1)))
         fields["pixdim"] = (-1 if mirrored else 1, *grid.spacing_mm[::-1], 0, 0, 0, 0)
         fields["xyzt_units"] = 2
@@ -171,6 +172,8 @@ class NiftiHeader:
 
     def _qform(self, pixdim_mm: NDArray[np.float64]) -> NDArray[np.float64]:
         """The affine (3, 4) in RAS mm of the quaternion, as in nifti1.h."""
+        from scipy.spatial.transform import Rotation
+
         quatern = np.asarray(self.fields["quatern"], np.float64)
         rest = 1.0 - float(quatern @ quatern)
         if not rest >= -1e-3:

@@ -244,6 +244,14 @@ def test_help_and_version_import_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+def test_the_process_that_starts_the_work_of_run_imports_no_large_library():
+    code = (
+        "import sys, cascade.batch, cascade.worker, cascade.cli; "
+        "print({'torch', 'pydicom', 'SimpleITK', 'scipy'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"
+
+
 def test_python_m_cascade_is_the_same_program():
     done = subprocess.run([sys.executable, "-m", "cascade", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"cascade {__version__}\n"
