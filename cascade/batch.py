@@ -60,14 +60,14 @@ class CaseSetup:
 
 
 def expand(inputs: Sequence[Path]) -> list[Path]:
-    """The images that the arguments stand for, in order. Raises InputError where two have one case name."""
+    """The images that the arguments stand for, in order, each once. Raises InputError where two have one case name."""
     paths = [image for path in inputs for image in (find_images(path) if path.is_dir() else [path])]
     seen: dict[str, Path] = {}
     for path in paths:
         other = seen.setdefault(case_name(path), path)
         if other != path:
             raise InputError(f"{other} and {path} have one case name, {case_name(path)}: run them into two -o folders")
-    return paths
+    return list(seen.values())
 
 
 def report_answers(answers: Iterable[tuple[Path, str | CascadeError]], cases: int, say: Callable[[str], None]) -> None:

@@ -46,7 +46,7 @@ def pick_device(name: str, place: int | None = None) -> torch.device:
     """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
     `auto` takes the GPU when there is one; of processes that share a machine the one at `place` takes the GPU of that
-    number. Raises ResourceError when a GPU is asked for and there is none.
+    number. Raises ResourceError when a GPU is asked for and there is none, UsageError for any other kind of device.
     """
     import torch
 
@@ -62,8 +62,12 @@ def pick_device(name: str, place: int | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {name}: no such kind of device; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: not a device that cascade was made for; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ResourceError(f"--device {name}: no usable GPU found; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(f"--device {name}: only {torch.cuda.device_count()} GPUs found, numbered from 0")
     return device
 
 

@@ -7,7 +7,6 @@ import json
 import resource
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from cascade.merge import pasted
 from cascade.pipeline import Segmentation
 from preprocess.errors import InputError
 from preprocess.files import write_json
+from preprocess.folders import entries
 from preprocess.geometry import Box
 from preprocess.io import Scan, write_labels
 from preprocess.lesions import lesion_table
@@ -26,6 +26,8 @@ from preprocess.resample import resampled
 from preprocess.volume import LabelMap
 
 MASK, REPORT = "segmentation.nii.gz", "report.json"
+#: What `--keep-stages` adds.
+_STAGES = ("stage1_liver.nii.gz", "roi.json", "stage2_tumor.nii.gz")
 
 
 def source_id(path: Path) -> str:
@@ -34,8 +36,8 @@ def source_id(path: Path) -> str:
     Raises InputError for a half of a pair without the other.
     """
     files = [path]
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file())
+    if path.is_dir():  # what lies deeper is not read, and may be the result itself
+        files = [entry for entry in entries(path) if entry.is_file()]
     elif is_half_of_pair(path):
         files = [*pair_halves(path).values()]
     digest = hashlib.sha256()
@@ -65,18 +67,19 @@ def is_done(folder: Path, source: str, models: Mapping[str, str]) -> bool:
 def write_case(folder: Path, scan: Scan, result: Segmentation, *, keep_stages: bool) -> None:
     """Write the mask in the geometry of the input, and with `keep_stages` those of the stages and the ROI."""
     folder.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):
-        (folder / REPORT).unlink()  # from here on the case is not done until the new report stands
+    # From here on the case is not done until the new report stands; no stage of another run must stand beside it.
+    for name in (REPORT, *_STAGES):
+        (folder / name).unlink(missing_ok=True)
     write_labels(folder / MASK, result.labels, scan)
     if not keep_stages:
         return
     grid = scan.volume.grid
     coarse = resampled(result.coarse.mask, result.coarse.grid, grid) >= 0.5
-    write_labels(folder / "stage1_liver.nii.gz", LabelMap(coarse.astype(np.uint8), grid), scan)
-    write_json(folder / "roi.json", roi_table(result.box, scan))
+    write_labels(folder / _STAGES[0], LabelMap(coarse.astype(np.uint8), grid), scan)
+    write_json(folder / _STAGES[1], roi_table(result.box, scan))
     if result.fused is not None and result.box is not None:
         raw = pasted(result.fused.labels, result.box, grid)
-        write_labels(folder / "stage2_tumor.nii.gz", raw, scan)
+        write_labels(folder / _STAGES[2], raw, scan)
 
 
 def roi_table(box: Box | None, scan: Scan) -> dict[str, list[int]] | None:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -118,8 +118,8 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
     fused = _fused(volume, coarse, box, (liver, tumor), watch)
     with watch.step("merge"):
         labels, warnings = clean_up(fused, tumor.policy.minimum_lesion_mm3 if tumor else 0)
-    if labels.ml(1) < liver.policy.minimum_ml:  # stage 2 denies most of it
-        return nothing
+    if not labels.array.any() or labels.ml(1) < liver.policy.minimum_ml:  # stage 2 denies most of it
+        return replace(nothing, box=box, fused=fused)
     whole = pasted(labels, box, volume.grid)
     return Segmentation(OK, whole, coarse, box, fused, warnings + doubts(whole, volume, fused.agreement))
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.case import Runner
+from cascade.machine import as_cascade_error
 from cascade.merge import Fused, fuse, liver_alone, pasted
 from cascade.pipeline import Segmentation, Stopwatch, refine, segment
 from cascade.unseen import turns
@@ -55,8 +56,8 @@ def report_cases(
         name = turn.case.name
         try:
             account, truth, labels = _account(turn.case, turn.volume, turn.runner)
-        except CascadeError as error:
-            fail(turn.case, error)
+        except Exception as error:  # want of memory, above all: no case may cost the others
+            fail(turn.case, as_cascade_error(error))
             continue
         accounts[name] = replace(account, held_out=turn.held_out)
         look(name, turn.volume, truth, labels)

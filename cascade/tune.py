@@ -17,6 +17,7 @@ from cascade.case import Runner
 from cascade.checkpoint import Model, load_stage_models, save_model
 from cascade.engine import Engine
 from cascade.locks import locked
+from cascade.machine import as_cascade_error
 from cascade.stage_report import Failures
 from cascade.sweep import CANDIDATES, Candidates, CaseTables, Place, sweep
 from cascade.tuning import GOAL, Score, choose, left_out, score
@@ -102,7 +103,7 @@ def _run(cases: Sequence[Case], pairs: Sequence[_Pair], engine: Engine, say: Say
     present = cast(TumorPolicy, pairs[0][1].settings.policy)
     candidates = CANDIDATES.including(present)
     failures: Failures = {}
-    done: dict[str, CaseTables] = {}
+    done: list[tuple[str, CaseTables]] = []
 
     def fail(case: Case, error: CascadeError) -> None:
         failures[case.name] = error
@@ -114,12 +115,13 @@ def _run(cases: Sequence[Case], pairs: Sequence[_Pair], engine: Engine, say: Say
         assert tumor is not None
         try:
             truth = read_label(turn.case, turn.volume.grid)
-            done[turn.content] = sweep(turn.case, turn.volume, truth, (liver, tumor), candidates)
-        except CascadeError as error:
-            fail(turn.case, error)
+            done.append((turn.content, sweep(turn.case, turn.volume, truth, (liver, tumor), candidates)))
+        except Exception as error:  # want of memory, above all: no case may cost the others
+            fail(turn.case, as_cascade_error(error))
             continue
         say(f"{turn.case.name}: done")
-    return _Trial(candidates, present, tuple(done.values()), tuple(done)), failures
+    contents = tuple(dict.fromkeys(content for content, _ in done))
+    return _Trial(candidates, present, tuple(tables for _, tables in done), contents), failures
 
 
 def _finish(output: Path, models: Sequence[Model], trial: _Trial, say: Say) -> None:

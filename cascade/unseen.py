@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cascade.case import Runner
+from cascade.machine import as_cascade_error
 from preprocess.cases import Case
 from preprocess.errors import CascadeError
 from preprocess.io import read_scan
@@ -41,9 +42,9 @@ def turns(
         # All scans of a patient are looked at before any is run, and each is read once.
         try:
             volumes = [read_scan(case.image).volume for case in patient]
-        except CascadeError as error:
+        except Exception as error:
             for case in patient:
-                fail(case, error)
+                fail(case, as_cascade_error(error))
             continue
         contents = [content_id(volume) for volume in volumes]
         unseen = [runner for runner in runners if not runner.trained_on & set(contents)]

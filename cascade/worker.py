@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -202,7 +203,7 @@ def _awake(crew: Sequence[_Worker[T, R]], limit_s: float) -> list[_Worker[T, R]]
     """Waits until workers have something to say, died or ran out of time, and returns them."""
     first = min(worker.seconds_left(limit_s) for worker in crew)
     lines = [thing for worker in crew for thing in (worker.line, worker.process.sentinel)]
-    ready = wait(lines, max(0.0, first))
+    ready = wait(lines, max(0.0, first) if math.isfinite(first) else None)
     return [
         worker
         for worker in crew

@@ -39,7 +39,8 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
         # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
         with table.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
-            if "case" not in (reader.fieldnames or ()):
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            if "case" not in reader.fieldnames:
                 raise InputError(f"{table} has no column case; it needs a comma-separated header line")
             for row in reader:
                 if None in row or None in row.values():

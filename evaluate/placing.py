@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from preprocess.geometry import Grid
+from preprocess.geometry import Box, Grid
 from preprocess.volume import TUMOR, LabelMap
 
 #: One half, less what the header of a file rounds an origin by.
@@ -37,3 +37,24 @@ def placed_on(labels: LabelMap, grid: Grid) -> LabelMap:
             )
             plane += share[0] >= _HALF
     return LabelMap(out, grid)
+
+
+def beyond_mm(labels: LabelMap, grid: Grid) -> float:
+    """How far the liver of `labels` (label >= 1) reaches beyond the voxels of `grid`; 0 where all of it lies there.
+
+    By the box around the liver in each slice. What ends within a voxel of either grid beyond the edge counts as there:
+    two grids of one scan need not end at one place.
+    """
+    spacing_mm = np.array(grid.spacing_mm)
+    allowed = 0.5 + max(*grid.spacing_mm, *labels.grid.spacing_mm) / spacing_mm
+    most = 0.0
+    for z, plane in enumerate(labels.array):
+        box = Box.around(plane[None])
+        if box is None:
+            continue
+        for y in (box.start[1], box.stop[1] - 1):
+            for x in (box.start[2], box.stop[2] - 1):
+                at = np.array(grid.index_at(labels.grid.position_mm((z, y, x))))
+                outside = np.maximum(-at, at - np.array(grid.shape) + 1) - allowed
+                most = max(most, float((outside * spacing_mm).max()))
+    return most

@@ -17,7 +17,7 @@ from evaluate.conventions import Convention
 from evaluate.lesions import LesionMatch, match_lesions
 from evaluate.metrics import MaskScore, mask_score
 from evaluate.overlap import Overlap, overlap
-from evaluate.placing import placed_on
+from evaluate.placing import beyond_mm, placed_on
 from preprocess.errors import InputError
 from preprocess.geometry import Box, Grid, Index, index3, triple
 from preprocess.volume import LIVER, TUMOR, LabelMap
@@ -144,13 +144,20 @@ def score_labels(
     """Score a prediction against the truth, voxel by voxel in space: the two may be stored in different orientations.
 
     With `resample_truth` a truth on another grid is brought onto the prediction's, the one that a user gets, by
-    `evaluate.placing.placed_on`. Without, InputError is raised when the grids disagree: another shape, or corners more
+    `evaluate.placing.placed_on`; InputError is raised when its liver reaches beyond that (see `beyond_mm`), which would
+    go unseen. Without, InputError is raised when the grids disagree: another shape, or corners more
     than `TOLERANCE_MM` apart, which covers origin, spacing and direction. `patient` is set to `case`.
     """
     prediction, truth = (labels.reoriented(labels.grid.canonical()) for labels in (prediction, truth))
+    where = f"case {case}: " if case else ""
     if resample_truth and not prediction.grid.mismatch_mm(truth.grid) <= TOLERANCE_MM:
+        if (beyond := beyond_mm(truth, prediction.grid)) > 0:
+            raise InputError(
+                f"{where}the true liver reaches {beyond:.3g} mm beyond the prediction, where nothing can be scored; "
+                "give a prediction of the whole scan, or the truth of this one"
+            )
         truth = placed_on(truth, prediction.grid)
-    _refuse_mismatch(prediction.grid, truth.grid, f"case {case}: " if case else "")
+    _refuse_mismatch(prediction.grid, truth.grid, where)
     pair = _cropped(prediction, truth)
     spacing_mm = pair[0].grid.spacing_mm
     livers, tumors = [p.array >= LIVER for p in pair], [p.array == TUMOR for p in pair]

@@ -5,6 +5,8 @@ What reads beside other work, and compresses on several cores, does so in thread
 
 from __future__ import annotations
 
+import lzma
+import re
 import shutil
 import struct
 import tempfile
@@ -30,6 +32,9 @@ DEFLATE_RATIO = 1032
 
 #: Most that a ZIP may unpack to: in bytes, and as a multiple of its own size (CT shrinks 2 to 10 times, masks 100).
 ZIP_BYTES, ZIP_RATIO, ZIP_SMALL_BYTES = 8 << 30, 200, 64 << 20
+
+#: The ending of a name, if it is like one.
+_ENDING = re.compile(r"(?:\.[a-z]{1,8})?$")
 
 _IN, _OUT = 1 << 16, 1 << 20
 _IMAGES = (".nii", ".nii.gz", ".nrrd", ".mha")
@@ -140,9 +145,11 @@ def unpacked(path: Path) -> Iterator[Path]:
                 _check_size(path, members)
                 targets = [_unpack(archive, m, folder, i) for i, m in enumerate(members)]
         # RuntimeError: a password is needed. NotImplementedError: a compression Python does not know.
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
             raise InputError(f"{path}: the ZIP cannot be unpacked ({error}); pack or copy it again") from error
         except OSError as error:
+            if error.errno is None:  # bz2's word for a damaged stream
+                raise InputError(f"{path}: the ZIP cannot be unpacked ({error}); pack or copy it again") from error
             raise ResourceError(f"{path} cannot be unpacked to {folder.parent} ({error.strerror})") from error
         images = [target for target in targets if target.name.endswith(_IMAGES)]
         if len(images) > 1:
@@ -168,7 +175,8 @@ def _check_size(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, number: int) -> Path:
     name = member.filename.lower()
-    suffix = max((s for s in _IMAGES if name.endswith(s)), key=len, default="")
+    # The ending tells the reader of slices what should be one, and says nothing else.
+    suffix = max((s for s in _IMAGES if name.endswith(s)), key=len, default="") or _ENDING.findall(name)[0]
     target = folder / f"{number:06}{suffix}"
     # ZipFile stops at the size that the directory of the archive declares, and checks the CRC.
     with archive.open(member) as source, target.open("wb") as file:

@@ -40,8 +40,9 @@ def read_series(folder: Path, *, ct_only: bool = True) -> Decoded:
 
     Files that are no DICOM are ignored; localizers and other objects are skipped with a warning. With `ct_only` (an
     image) the modality must be CT; without (a label) it may be any. Slices that are unevenly spaced, without one
-    missing, are interpolated to even steps with a warning. Raises InputError for several series, slices that differ
-    in size or direction, lie at one position, have gaps, or drift sideways (gantry tilt).
+    missing, are interpolated to even steps (of a label the nearest is taken) with a warning. Raises InputError for
+    several series, slices that differ in size or direction, lie at one position, have gaps, or drift sideways (gantry
+    tilt).
     """
     files, warnings = dicom_files(folder)
     files, skipped = chosen_series(folder, files, ct_only=ct_only)
@@ -53,7 +54,7 @@ def read_series(folder: Path, *, ct_only: bool = True) -> Decoded:
         array = _pixels(files, decoder)
     uneven: tuple[str, ...] = ()
     if step is None:
-        array, step, uneven = evened(folder, array, heights)
+        array, step, uneven = evened(folder, array, heights, classes=not ct_only)
     grid = lattice(folder, array.shape, directions * _spacing(files[0], step), _positions(files)[0])
     odd = (*uneven, *_tilt_warning(files, directions[0]), *_odd_pixels(files, ct_only))
     return Decoded(folder, array, grid, warnings=(*warnings, *skipped, *doubled, *odd))

@@ -14,8 +14,9 @@ from preprocess.errors import InputError
 #: 0.1 mm, and a missing slice is off by a whole step.
 STEP_TOLERANCE, LEAST_TOLERANCE_MM = 0.1, 0.01
 
-#: A step this much longer than both its neighbours is a gap: something was there and is not.
-GAP_RATIO = 1.5
+#: Up to so many equal steps in a row that are so much longer than those on both sides are gaps: something was there
+#: and is not. A longer row is how the scan was made.
+GAP_RATIO, GAP_STEPS = 1.5, 5
 
 #: Slices further apart than this are not interpolated between: a lesion fits in.
 WIDEST_STEP_MM = 10.0
@@ -31,8 +32,7 @@ def even_step(folder: Path, heights: NDArray[np.float64]) -> float | None:
     if off.max() <= max(STEP_TOLERANCE * step, LEAST_TOLERANCE_MM):
         return step
     steps = np.diff(heights)
-    padded = np.concatenate([[0.0], steps, [0.0]])
-    gaps = np.flatnonzero(steps >= GAP_RATIO * np.maximum(padded[:-2], padded[2:]))
+    gaps = _gaps(steps)
     if gaps.size or steps.max() > WIDEST_STEP_MM:
         at = gaps if gaps.size else np.flatnonzero(steps > WIDEST_STEP_MM)
         places = ", ".join(f"{heights[i]:.1f} to {heights[i + 1]:.1f}" for i in at[:5]) + (
@@ -45,12 +45,27 @@ def even_step(folder: Path, heights: NDArray[np.float64]) -> float | None:
     return None
 
 
+def _gaps(steps: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which of `steps` are gaps (see `GAP_RATIO`). At an end of the scan, with one side to compare, a single one is."""
+    ends = np.flatnonzero(np.abs(np.diff(steps)) > STEP_TOLERANCE * np.minimum(steps[1:], steps[:-1])) + 1
+    rows = np.split(np.arange(len(steps)), ends)
+    means = [0.0, *(float(steps[row].mean()) for row in rows), 0.0]
+    gaps = [
+        row
+        for k, row in enumerate(rows, 1)
+        if means[k] >= GAP_RATIO * max(means[k - 1], means[k + 1])
+        and len(row) <= (GAP_STEPS if 1 < k < len(rows) else 1)
+    ]
+    return np.concatenate(gaps) if gaps else np.array([], np.int64)
+
+
 def evened(
-    folder: Path, array: NDArray[Any], heights: NDArray[np.float64]
+    folder: Path, array: NDArray[Any], heights: NDArray[np.float64], *, classes: bool = False
 ) -> tuple[NDArray[Any], float, tuple[str, ...]]:
     """`array` (z, y, x) with slices at `heights`, interpolated linearly to even steps; the step in mm; a warning.
 
-    The step is the median one, so that most slices stay nearly as they are. int16 stays int16.
+    The step is the median one, so that most slices stay nearly as they are. int16 stays int16. Of `classes` each slice
+    is the nearest one: between 0 and 2 there is no 1.
     """
     steps = np.diff(heights)
     count = round(float(heights[-1] / np.median(steps))) + 1
@@ -61,6 +76,7 @@ def evened(
     for z, height in enumerate(step * np.arange(count)):
         below = min(int(np.searchsorted(heights, height, "right")) - 1, len(steps) - 1)
         share = (height - heights[below]) / steps[below]
+        share = round(share) if classes else share
         plane = array[below] * (1 - share) + array[below + 1] * share
         out[z] = np.rint(plane) if out.dtype.kind == "i" else plane
     warning = (

@@ -34,7 +34,8 @@ def read_table(table: Path) -> Listing:
         # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
         with table.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.DictReader(stream, strict=True)
-            missing = [column for column in _REQUIRED if column not in (rows.fieldnames or ())]
+            rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+            missing = [column for column in _REQUIRED if column not in rows.fieldnames]
             if missing:
                 raise InputError(f"{table} has no column {', '.join(missing)}; it needs a comma-separated header line")
             for row in rows:

@@ -14,6 +14,7 @@ from cascade.case import begin_case, run_case
 from cascade.locks import locked
 from cascade.outputs import source_id
 from preprocess.errors import BatchError, CascadeError, InputError, ResourceError
+from tests.made_dicom import dicom, series
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
 fakes = importlib.util.module_from_spec(_spec)
@@ -141,6 +142,24 @@ def test_stages_are_kept_on_request(tmp_path):
     assert set(np.unique(tumor)) == {0, 1, 2}
 
 
+def test_no_stage_of_an_earlier_run_is_left_beside_a_new_result(tmp_path):
+    path, outputs = written(tmp_path / "c.nii"), Outputs(tmp_path / "out", overwrite=True)
+    for keep, names in ((True, {"stage1_liver.nii.gz", "roi.json", "stage2_tumor.nii.gz"}), (False, set())):
+        run_case(path, fakes.fake_runner(), replace(outputs, keep_stages=keep))
+        assert {p.name for p in (tmp_path / "out" / "c").iterdir()} == {"segmentation.nii.gz", "report.json"} | names
+
+
+def test_a_series_that_holds_its_own_result_is_done_once(tmp_path, monkeypatch):
+    folder = series(tmp_path / "patient", array=np.full((4, 4, 5), 100, np.int16), intercept="0")
+    monkeypatch.chdir(folder)
+    outputs = Outputs(folder / "cascade-out")
+    run_case(folder, fakes.fake_runner(), outputs)
+    assert run_case(folder, fakes.fake_runner(), outputs) == "patient: done before, skipped"
+    dicom(folder, "one-more.dcm", np.zeros((4, 5), np.int16), (0, 0, 99))
+    with pytest.raises(InputError, match="another input"):
+        run_case(folder, fakes.fake_runner(), outputs)
+
+
 def test_done_cases_are_skipped_and_a_killed_one_is_done_again(tmp_path):
     path, runner, outputs = written(tmp_path / "c.nii"), fakes.fake_runner(), Outputs(tmp_path / "out")
     run_case(path, runner, outputs)
@@ -229,7 +248,11 @@ def test_two_inputs_of_one_name_are_refused(tmp_path):
     one, two = written(tmp_path / "a" / "case.nii"), written(tmp_path / "b" / "case.nrrd")
     with pytest.raises(InputError, match="one case name, case"):
         expand([one, two])
-    assert expand([one, one.parent]) == [one, one]
+
+
+def test_an_input_that_is_named_twice_is_one_case(tmp_path):
+    one = written(tmp_path / "case.nii")
+    assert expand([one, tmp_path, one]) == [one]
 
 
 def test_a_folder_stands_for_its_images_but_not_for_lits_labels(tmp_path):

@@ -17,6 +17,9 @@ def test_auto_is_a_device_that_works():
 def test_a_device_that_is_none_or_not_there_is_refused():
     with pytest.raises(UsageError, match="toaster: no such kind of device"):
         pick_device("toaster")
+    for name in ("meta", "mps"):  # torch knows them, but nothing here was made for them
+        with pytest.raises(UsageError, match=f"{name}: not a device that cascade was made for"):
+            pick_device(name)
     if not torch.cuda.is_available():
         with pytest.raises(ResourceError, match="no usable GPU found; use --device cpu"):
             pick_device("cuda")
@@ -95,6 +98,8 @@ def test_of_processes_that_share_a_machine_each_takes_a_gpu_of_its_own(monkeypat
         "cpu",
     ]
     assert str(pick_device("auto")) == "cuda"
+    with pytest.raises(ResourceError, match="cuda:2: only 2 GPUs found, numbered from 0"):
+        pick_device("cuda:2")
     with pytest.raises(ResourceError, match="2 GPUs for more processes: use --nproc-per-node 2"):
         pick_device("auto", 2)
 

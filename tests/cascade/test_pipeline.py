@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_a_liver_that_stage_2_denies_is_not_found():
     result = segment(Volume(fakes.scene(), GRID), half, nothing, Stopwatch())
     assert result.status == NOT_FOUND
     assert not result.labels.array.any()
+    assert result.box is not None  # stage 1 found it: the report must not say that it did not
+    assert not result.fused.labels.array.any()
+
+
+def test_an_empty_mask_is_never_ok_however_little_counts_as_a_liver():
+    runner = fakes.fake_runner()
+    liver = replace(runner.liver, policy=replace(runner.liver.policy, minimum_ml=0.0))
+    nothing = replace(runner.tumor, infer=lambda image, _: np.zeros((2, *image.shape), np.float32))
+    assert segment(Volume(fakes.scene(), GRID), liver, nothing, Stopwatch()).status == NOT_FOUND
 
 
 def test_without_stage_2_there_is_liver_only():

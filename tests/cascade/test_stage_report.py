@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import cascade.pipeline
 import cascade.unseen
 from cascade.stage_report import report_cases
 from preprocess.cases import Case, LabelFile
-from preprocess.errors import InputError
+from preprocess.errors import InputError, ResourceError
 from preprocess.io import read_scan
 from preprocess.volume import content_id
 
@@ -143,6 +144,40 @@ def test_a_scan_without_liver_loses_its_tumours_there(case):
     assert losses(account.tumor) == {"liver_not_found": 1.0}
     assert losses(account.liver) == {"missed_by_stage1": 1.0}
     assert [lesion.fate for lesion in account.lesions] == ["liver_not_found"]
+
+
+def test_a_liver_that_stage_2_denies_is_no_loss_of_stage_1(case):
+    runner = fakes.fake_runner()
+    denies = replace(runner.tumor, infer=lambda image, where: np.zeros((2, *image.shape), np.float32))
+    account = account_of(case("denied", "p"), replace(runner, tumor=denies))
+    lost = losses(account.liver)
+    assert lost["stage2_inside"] > 0.8
+    assert lost.get("missed_by_stage1", 0) < 0.2
+    assert losses(account.tumor) == {"missed": 1.0}
+
+
+def test_a_case_that_takes_too_much_memory_fails_alone(scans, monkeypatch):
+    def segment(volume, *rest):
+        if volume.array[0, 0, 0] == -99:  # the second scan
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return cascade.pipeline.segment(volume, *rest)
+
+    monkeypatch.setattr("cascade.stage_report.segment", segment)
+    report, failures = report_cases(scans, [fakes.fake_runner()], held_out_only=False, say=lambda _: None)
+    assert [account.case for account in report.accounts] == ["a", "c"]
+    assert isinstance(failures["b"], ResourceError)
+
+
+def test_a_scan_that_takes_too_much_memory_to_read_fails_with_all_of_its_patient(scans, monkeypatch):
+    def read(path):
+        if path == scans[2].image:
+            raise MemoryError
+        return read_scan(path)
+
+    monkeypatch.setattr("cascade.unseen.read_scan", read)
+    report, failures = report_cases(scans, [fakes.fake_runner()], held_out_only=False, say=lambda _: None)
+    assert [account.case for account in report.accounts] == ["b"]
+    assert {type(error) for error in failures.values()} == {ResourceError}
 
 
 def doubts_tumours(image, where=None):

@@ -1,5 +1,6 @@
 """`cascade tune` and ensembles of folds, from the command line to the model files."""
 
+import gzip
 import json
 import re
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from cascade.stages import STAGES
 from cascade.tune import model_pairs
 from preprocess.errors import ModelError, UsageError
 from preprocess.io import read_scan
+from preprocess.layouts import read_label
 from preprocess.volume import content_id
 from tests.made_training import model_at, scan_at
 
@@ -141,6 +143,28 @@ def test_a_case_that_cannot_be_read_is_named_and_left_out(source, folds, tmp_pat
     assert "1 of 3 cases failed: b" in shown.err
     for model in load_stage_models(tmp_path / "tuned", "tumor"):
         assert model.chosen_on == tuple(sorted(content(source, name) for name in "ac"))
+
+
+def test_what_goes_wrong_in_one_case_does_not_cost_the_others(source, folds, tmp_path, capsys, monkeypatch):
+    def read(case, grid):
+        if case.name == "b":
+            raise MemoryError
+        return read_label(case, grid)
+
+    monkeypatch.setattr("cascade.tune.read_label", read)
+    assert run_command(["tune", str(source), "-o", str(tmp_path / "tuned"), *options(folds)]) == 6
+    assert "b: FAILED: out of memory" in capsys.readouterr().out
+    assert (tmp_path / "tuned" / "tune.json").exists()
+
+
+def test_one_scan_with_two_labels_is_two_cases(source, folds, tmp_path, capsys):
+    (source.parent / "twin.nii.gz").write_bytes(gzip.compress((source.parent / "a.nii").read_bytes()))
+    row = source.read_text().splitlines()[1].replace("a,a.nii", "twin,twin.nii.gz", 1)
+    source.write_text(f"{source.read_text().rstrip()}\n{row}\n")
+    assert run_command(["tune", str(source), "-o", str(tmp_path / "tuned"), *options(folds)]) == 0
+    tuned = json.loads((tmp_path / "tuned" / "tune.json").read_text())
+    assert "twin" in json.dumps(tuned)
+    assert '"a"' in json.dumps(tuned)
 
 
 def test_a_folder_that_holds_models_is_left_alone(source, folds, capsys):

@@ -27,6 +27,10 @@ def ask(tmp_path):
     return run
 
 
+def test_there_need_be_no_limit_of_time(ask):
+    assert ask("a", limit_s=float("inf")) == [("a", "a done")]
+
+
 def alive(pid):
     try:
         os.kill(pid, 0)

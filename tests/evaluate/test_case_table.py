@@ -28,6 +28,11 @@ def test_patient_and_tumour_label_are_read(facts):
     }
 
 
+def test_blanks_around_the_names_of_columns_mean_nothing(facts):
+    table = "case , patient, tumor_label\nvolume-1, p1, none\n"
+    assert facts(table, volume_1="a") == {"volume-1": CaseFacts("p1", False)}
+
+
 def test_a_table_of_cases_alone_is_enough(facts):
     assert facts("case\nsegmentation-1\n", volume_1="a") == {"volume-1": CaseFacts("volume-1")}
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evaluate.placing import placed_on
+from evaluate.placing import beyond_mm, placed_on
 from preprocess.geometry import Grid
 from preprocess.volume import LabelMap
 
@@ -56,3 +56,26 @@ def test_a_voxel_halfway_is_kept_whatever_a_header_rounds(rounded_mm):
     labels = LabelMap(np.array([0, 0, 1, 0, 0], np.uint8).reshape(1, 1, 5), Grid((1, 1, 5), (1.0, 1.0, 0.7)))
     shifted = dataclasses.replace(labels.grid, origin_mm=(-0.35 + rounded_mm, 0.0, 0.0))
     assert placed_on(labels, shifted).array[0, 0].tolist() == [0, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("at", "shape", "step_mm", "expected"),
+    [
+        ((0, 0, 4), (1, 1, 5), 1.0, 0),  # a voxel within
+        ((0, 0, 5), (1, 1, 5), 1.0, 0),  # ends a voxel beyond, as a grid may that was cut elsewhere
+        ((0, 0, 7), (1, 1, 5), 1.0, 1.5),  # its centre is 3 mm from the last one
+        ((0, 0, 7), (1, 1, 3), 2.5, 0),  # the voxels reach to 6.75 mm, and one more of 2.5 is allowed
+        ((4, 0, 0), (1, 1, 9), 1.0, 2.5),  # in another direction
+    ],
+)
+def test_how_far_a_liver_reaches_beyond_a_grid(at, shape, step_mm, expected):
+    array = np.zeros((5, 1, 9), np.uint8)
+    array[at] = 1
+    labels = LabelMap(array, Grid(array.shape, (1.0, 1.0, 1.0)))
+    grid = Grid(shape, (1.0, 1.0, step_mm), ((step_mm - 1) / 2, 0.0, 0.0))
+    assert beyond_mm(labels, grid) == pytest.approx(expected)
+
+
+def test_nothing_reaches_nowhere():
+    labels = LabelMap(np.zeros((2, 3, 4), np.uint8), Grid((2, 3, 4), (1.0, 1.0, 1.0)))
+    assert beyond_mm(labels, Grid((1, 1, 1), (1.0, 1.0, 1.0), (500.0, 0.0, 0.0))) == 0

@@ -22,7 +22,7 @@ from cascade.case import run_case
 from preprocess.dicom_files import _raw
 from preprocess.errors import InputError
 from preprocess.geometry import Grid
-from preprocess.io import read_scan
+from preprocess.io import read_labels, read_scan
 from preprocess.itk_child import ItkChild
 from tests.cascade import fakes
 from tests.made_dicom import HU, SECRET, SHAPE, STORED, dicom, element, series
@@ -61,6 +61,12 @@ def test_row_58_missing_slice(tmp_path, heights):
     refused(series(tmp_path / "ct", heights), r"gaps at \d+\.0 to \d+\.0 mm above the lowest; restore the missing")
 
 
+@pytest.mark.parametrize("missing", [(3, 5), (3, 5, 7), (3, 5, 6), (2, 7)])
+def test_row_58_missing_slices_do_not_hide_each_other(tmp_path, missing):
+    heights = [2 * k for k in range(10 + len(missing)) if k not in missing]
+    refused(series(tmp_path / "ct", heights, array=np.stack([STORED[0]] * len(heights))), "restore the missing slices")
+
+
 def test_row_59_the_same_slice_twice(tmp_path):
     folder = series(tmp_path / "ct")
     dicom(folder, "again.dcm", STORED[2], (-30, -20, 20.004))
@@ -91,6 +97,13 @@ def test_row_61_uneven_slices_are_interpolated_with_a_word(tmp_path):
     assert scan.warnings == (
         "slices are 2.5 to 5 mm apart; interpolated to 8 slices every 2.5 mm, where the mask lies too",
     )
+
+
+def test_row_61_of_uneven_slices_of_classes_the_nearest_is_taken(tmp_path):
+    heights = np.array([0.0, 5.0, 10.0, 12.5, 15.0, 17.5])
+    classes = np.array([0, 2, 0, 2, 0, 2], np.int16)[:, None, None] * np.ones((3, 5), np.int16)
+    labels = read_labels(series(tmp_path / "ct", heights, array=classes, intercept="0", modality="OT"))
+    assert labels.array[:, 0, 0].tolist() == [0, 0, 2, 2, 0, 2, 0, 2]
 
 
 def test_row_61_slices_too_far_apart_to_interpolate(tmp_path):

@@ -161,3 +161,30 @@ def test_zip_bomb_damage_and_two_images(tmp_path):
             archive.writestr(name, gzip.compress(b"x"))
     with pytest.raises(InputError, match="holds 2 images"):
         read_scan(path)
+
+
+def test_an_empty_slice_in_a_zip_is_missed_as_in_a_folder(tmp_path):
+    folder = series(tmp_path / "ct")
+    empty = sorted(folder.iterdir())[-1]
+    empty.write_bytes(b"")
+    with pytest.raises(InputError, match="is empty or no DICOM file"):
+        read_scan(folder)
+    with pytest.raises(InputError, match="is empty or no DICOM file"):
+        read_scan(zipped(tmp_path / "a.zip", folder))
+
+
+def test_other_files_in_a_zip_are_no_slices(tmp_path):
+    path = zipped(tmp_path / "a.zip", series(tmp_path / "ct"), [("README.txt", b"x"), ("VERSION", b"1")])
+    assert read_scan(path).warnings == read_scan(tmp_path / "ct").warnings
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_zip_of_another_compression_is_refused_too(tmp_path, method):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.dcm", np.random.default_rng(1).bytes(5000))
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path}: the ZIP cannot be unpacked"):
+        read_scan(path)

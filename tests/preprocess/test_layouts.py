@@ -296,7 +296,7 @@ def test_chaos_test_set_has_no_labels(tmp_path):
 def test_csv_table(tmp_path):
     touch(tmp_path, "a b.nii", "l.nii", "dicom/1", "png/1.png", "masks/liver/1", "masks/livertumor/1", "series/1")
     touch(tmp_path, "d.nii", "e.nii")
-    header = "\ufeffnote,case,label,image,tumor_label,patient,liver_label"
+    header = "\ufeffnote, case,label , image,tumor_label,patient,liver_label"
     path = table(
         tmp_path,
         '"x, y",c-10,l.nii,a b.nii,none,P,automatic',
