@@ -20,9 +20,8 @@ from pathlib import Path
 
 from benchmarks.case import synthetic
 from benchmarks.process import machine
-from cascade.batch import Outputs
+from cascade.batch import REPORT, Outputs
 from cascade.machine import tune_allocator
-from cascade.outputs import REPORT
 
 #: Lines of a table.
 _SHOWN = 12

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cascade.ahead import Early
 from cascade.worker import Ready
 from preprocess.errors import BatchError, CascadeError, InputError
 from preprocess.inputs import find_images
 from preprocess.io import case_name
 from preprocess.text import printable
 from preprocess.workers import usable_cores
+
+#: Of each case; the report is written last.
+MASK, REPORT = "segmentation.nii.gz", "report.json"
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,16 @@ class CaseSetup:
     jobs: int
     plain_malloc: bool
 
-    def __call__(self) -> Ready[Path, str]:
-        """Load the models. Raises ModelError and ResourceError."""
+    def __call__(self, likely: Path | None) -> Ready[Path, str]:
+        """Load the models, and read `likely` meanwhile, unless a result of it stands already.
+
+        Raises ModelError and ResourceError.
+        """
         from cascade.machine import tune_allocator
 
         if not self.plain_malloc:
-            tune_allocator()  # before torch, which the module below imports
+            tune_allocator()  # before torch, which the module below imports, and before any scan
+        early = Early(likely) if likely and (self.outputs.overwrite or not self._stands(likely)) else None
         import torch
 
         from cascade.case import begin_case, load_runner
@@ -56,7 +64,10 @@ class CaseSetup:
         if self.jobs > 1:
             torch.set_num_threads(max(1, usable_cores() // self.jobs))
         runner = load_runner(self.liver, self.tumor, self.device, liver_only=self.liver_only, mirror=self.mirror)
-        return Ready(partial(begin_case, runner=runner, outputs=self.outputs), repr(runner.models))
+        return Ready(partial(begin_case, runner=runner, outputs=self.outputs, early=early), repr(runner.models))
+
+    def _stands(self, path: Path) -> bool:
+        return (self.outputs.folder / case_name(path) / REPORT).exists()
 
 
 def expand(inputs: Sequence[Path]) -> list[Path]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cascade.batch import Outputs
+from cascade.ahead import Ahead, Early, read_ahead, source_id
+from cascade.batch import REPORT, Outputs
 from cascade.checkpoint import Model, load_stage_models
 from cascade.engine import Engine, learned_mirrored, mirroring, pick_engine
 from cascade.locks import locked
 from cascade.machine import heard
-from cascade.outputs import REPORT, case_report, is_done, source_id, write_case
+from cascade.outputs import case_report, is_done, write_case
 from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
 from preprocess.errors import InputError, UsageError
 from preprocess.files import write_json
-from preprocess.io import Scan, case_name, read_scan
+from preprocess.io import case_name, read_scan
 from preprocess.text import printable
 
 
@@ -79,31 +79,17 @@ def load_runner(
     return replace(runner, models={**runner.models, "mirrored": " ".join(able)})
 
 
-@dataclass(frozen=True, eq=False)
-class Ahead:
-    """A scan that was read ahead of its turn: of which state of the file (see `source_id`), and in how many seconds."""
-
-    source: str
-    scan: Scan
-    seconds: float
-
-
-def begin_case(path: Path, runner: Runner, outputs: Outputs) -> Callable[[], str]:
+def begin_case(path: Path, runner: Runner, outputs: Outputs, early: Early | None = None) -> Callable[[], str]:
     """`run_case` in two steps: reads the scan, unless its result stands already, and returns the rest.
 
-    Nothing is raised: whatever goes wrong, the rest reads again by itself, at its turn, when there may be more memory.
+    `early` may have read it already. Nothing is raised: whatever goes wrong, the rest reads again by itself, at its
+    turn, when there may be more memory.
     """
     ahead = None
     with suppress(Exception):
-        ahead = _read_ahead(path, runner, outputs)
+        done = not outputs.overwrite and is_done(outputs.folder / case_name(path), source_id(path), runner.models)
+        ahead = None if done else (early and early.take(path)) or read_ahead(path)
     return partial(run_case, path, runner, outputs, ahead)
-
-
-def _read_ahead(path: Path, runner: Runner, outputs: Outputs) -> Ahead | None:
-    source, start = source_id(path), time.monotonic()
-    if not outputs.overwrite and is_done(outputs.folder / case_name(path), source, runner.models):
-        return None
-    return Ahead(source, read_scan(path), time.monotonic() - start)
 
 
 def run_case(path: Path, runner: Runner, outputs: Outputs, ahead: Ahead | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import resource
 import sys
@@ -13,38 +12,19 @@ from typing import Any
 import numpy as np
 
 from cascade import __version__
+from cascade.batch import MASK, REPORT
 from cascade.merge import pasted
 from cascade.pipeline import Segmentation
 from preprocess.errors import InputError
 from preprocess.files import write_json
-from preprocess.folders import entries
 from preprocess.geometry import Box
 from preprocess.io import Scan, write_labels
 from preprocess.lesions import lesion_table
-from preprocess.nifti import is_half_of_pair, pair_halves
 from preprocess.resample import resampled
 from preprocess.volume import LabelMap
 
-MASK, REPORT = "segmentation.nii.gz", "report.json"
 #: What `--keep-stages` adds.
 _STAGES = ("stage1_liver.nii.gz", "roi.json", "stage2_tumor.nii.gz")
-
-
-def source_id(path: Path) -> str:
-    """Identifies an input by the sizes and times of its files, not by its name or content: quick, for re-runs.
-
-    Raises InputError for a half of a pair without the other.
-    """
-    files = [path]
-    if path.is_dir():  # what lies deeper is not read, and may be the result itself
-        files = [entry for entry in entries(path) if entry.is_file()]
-    elif is_half_of_pair(path):
-        files = [*pair_halves(path).values()]
-    digest = hashlib.sha256()
-    for file in files:
-        status = file.stat()
-        digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def is_done(folder: Path, source: str, models: Mapping[str, str]) -> bool:

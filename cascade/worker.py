@@ -1,9 +1,10 @@
 """Work in processes of its own, which may crash, hang or be killed: every task gets an answer.
 
-A worker sets up once (reads models) and then takes one task after another. While it works on one it begins the next in
-a thread (reads its scan), no more than one ahead. The parent only waits, so it stays small and lives on. A worker that
-dies or takes too long costs its task, which is answered by an error, and is replaced. If it had begun another, nobody
-knows which of the two killed it: both are done again, one at a time. None outlives the parent, however that ends.
+A worker sets up once (reads models), told the task that it will most likely get first, and then takes one task after
+another. While it works on one it begins the next in a thread (reads its scan), no more than one ahead. The parent only
+waits, so it stays small and lives on. A worker that dies or takes too long costs its task, which is answered by an
+error, and is replaced. If it had begun another, nobody knows which of the two killed it: both are done again, one at a
+time. None outlives the parent, however that ends.
 """
 
 from __future__ import annotations
@@ -50,24 +51,27 @@ class Ready(Generic[T, R]):
 
 
 def answers(
-    tasks: Sequence[T], setup: Callable[[], Ready[T, R]], jobs: int, limit_s: float
+    tasks: Sequence[T], setup: Callable[[T | None], Ready[T, R]], jobs: int, limit_s: float
 ) -> Generator[tuple[T, R | CascadeError], None, None]:
     """Each task with its result or error, as they come; with one job in their order.
 
-    `setup` and tasks are pickled. Raises the CascadeError that `setup` failed with, and ResourceError when a worker
-    died or took too long over it.
+    `setup` and tasks are pickled. A worker that dies while it sets up is replaced by one that is told no task, since
+    that may have been the cause. Raises the CascadeError that `setup` failed with, and ResourceError when a worker died
+    or took too long over it by itself.
     """
     waiting = list(reversed(tasks))
     alone: list[T] = []  # what was begun or at work when a worker died; to be done with nothing begun beside it
     crew: list[_Worker[T, R]] = []
     identity: str | None = None
+    foretold = True
     try:
         while waiting or any(worker.busy for worker in crew):
             while len(crew) < jobs and len(waiting) > sum(not worker.busy for worker in crew):
-                crew.append(_Worker(setup))
+                ahead = sum(not worker.ready for worker in crew)
+                crew.append(_Worker(setup, waiting[-1 - ahead] if foretold and ahead < len(waiting) else None))
             for worker in crew:
                 if worker.idle and waiting:
-                    worker.give(waiting.pop())
+                    worker.give(waiting.pop(worker.first_of(waiting)))
             for worker in crew:
                 # The last tasks wait for whoever is free first.
                 if len(waiting) >= jobs and worker.has_room and not {*alone} & {worker.tasks[0], waiting[-1]}:
@@ -75,6 +79,7 @@ def answers(
             for worker in _awake(crew, limit_s):
                 answer = worker.answer(limit_s)
                 if worker.dead:
+                    foretold = False
                     crew.remove(worker)
                     waiting += reversed(worker.tasks)
                     alone += worker.tasks
@@ -98,7 +103,8 @@ class _Identity:
 class _Worker(Generic[T, R]):
     """The parent's side of one worker; `tasks` holds the one it is at and the one it has begun beside it."""
 
-    setup: Callable[[], Ready[T, R]]
+    setup: Callable[[T | None], Ready[T, R]]
+    likely: T | None = None
     tasks: list[T] = field(default_factory=list)
     ready: bool = False
     dead: bool = False
@@ -109,7 +115,7 @@ class _Worker(Generic[T, R]):
         self.line, theirs = spawn.Pipe()
         level = logging.getLogger().getEffectiveLevel()
         # Not a daemon in Python's sense: it may have children of its own.
-        self.process = spawn.Process(target=_serve, args=(self.setup, theirs, level, os.getpid()))
+        self.process = spawn.Process(target=_serve, args=(partial(self.setup, self.likely), theirs, level, os.getpid()))
         # Blocked from its first moment, see `_serve`; one that comes meanwhile reaches the parent after this.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -136,6 +142,10 @@ class _Worker(Generic[T, R]):
         limit_s = limit_s if self.ready else SETUP_LIMIT_S
         return float("inf") if self.idle else self.since + limit_s - time.monotonic()
 
+    def first_of(self, waiting: Sequence[T]) -> int:
+        """Which of the tasks to give it first: the one that it was told, if that is there still, or the last."""
+        return waiting.index(self.likely) if self.likely in waiting else -1
+
     def give(self, task: T) -> None:
         if not self.tasks:
             self.since = time.monotonic()
@@ -146,7 +156,7 @@ class _Worker(Generic[T, R]):
     def answer(self, limit_s: float) -> tuple[T, R | CascadeError] | _Identity | None:
         """What a worker that is awake has to say, or what has to be said of it.
 
-        None of one that died idle, or of two tasks, which stay in `tasks`.
+        None of one that died idle, or of two tasks, which stay in `tasks`, or of one that it was told while it set up.
         """
         try:
             said = self.line.recv() if self.line.poll() else None
@@ -155,7 +165,7 @@ class _Worker(Generic[T, R]):
         if said is None:
             late = self.seconds_left(limit_s) <= 0 and self.process.exitcode is None
             said = self._obituary(limit_s, late)
-            if len(self.tasks) > 1 and not late:
+            if not late and (len(self.tasks) > 1 or (not self.ready and self.likely is not None)):
                 return None
         if isinstance(said, _Identity):
             self.ready = True

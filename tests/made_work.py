@@ -14,17 +14,18 @@ from preprocess.errors import InputError, ModelError
 
 @dataclass(frozen=True)
 class Setup:
-    """`fault`: what is wrong with the setup itself. `marks`: a folder where each worker leaves its process id."""
+    """`fault`: what is wrong with the setup itself. `marks`: a folder where each worker leaves its process id, and
+    in it the task that it was told."""
 
     marks: Path
     fault: str = ""
 
-    def __call__(self):
-        (self.marks / str(os.getpid())).write_text("")
+    def __call__(self, likely):
+        (self.marks / str(os.getpid())).write_text(str(likely))
         count = len(list(self.marks.iterdir()))
         if self.fault == "model":
             raise ModelError("no such model")
-        if self.fault == "crash":
+        if self.fault == "crash" or likely == "segv told":
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.fault == "hang":
             time.sleep(60)

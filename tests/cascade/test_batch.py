@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from cascade.batch import Outputs, expand, report_answers
+from cascade.ahead import Early, source_id
+from cascade.batch import CaseSetup, Outputs, expand, report_answers
 from cascade.case import begin_case, run_case
 from cascade.locks import locked
-from cascade.outputs import source_id
 from preprocess.errors import BatchError, CascadeError, InputError, ResourceError
 from tests.made_dicom import dicom, series
 
@@ -201,6 +201,39 @@ def test_a_file_that_changes_after_it_was_read_ahead_is_read_again(tmp_path):
     sitk.WriteImage(image_of(np.full((5, 6, 7), -100, np.int16)), str(path))
     assert finish().startswith("c: liver not found")
     assert report_of(tmp_path / "out" / "c")["source"] == source_id(path)
+
+
+def test_a_scan_that_was_read_early_is_taken_once_and_not_read_again(tmp_path, monkeypatch):
+    path, other = written(tmp_path / "a.nii"), written(tmp_path / "b.nii")
+    early, wrong = Early(path), Early(other)
+    seen = early.take(path)
+    assert seen.source == source_id(path)
+    assert early.take(path) is None
+    assert wrong.take(path) is None
+    assert wrong.take(other) is None  # what was not asked for first is not kept
+    monkeypatch.setattr("cascade.case.read_ahead", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("cascade.case.read_scan", lambda path: pytest.fail("read again"))
+    outputs = Outputs(tmp_path / "early")
+    assert "ok" in begin_case(path, fakes.fake_runner(), outputs, Early(path))()
+
+
+def test_what_cannot_be_read_early_is_said_at_its_turn(tmp_path):
+    with pytest.raises(InputError, match="there is no such file"):
+        begin_case(tmp_path / "none.nii", fakes.fake_runner(), Outputs(tmp_path), Early(tmp_path / "none.nii"))()
+
+
+@pytest.mark.parametrize(("overwrite", "done", "read"), [(False, False, 1), (False, True, 0), (True, True, 1)])
+def test_the_setup_reads_the_likely_scan_unless_a_result_stands(tmp_path, monkeypatch, overwrite, done, read):
+    path, paths = written(tmp_path / "c.nii"), []
+    if done:
+        run_case(path, fakes.fake_runner(), Outputs(tmp_path))
+    monkeypatch.setattr("cascade.batch.Early", lambda path: paths.append(path))
+    options = {"liver": None, "tumor": None, "liver_only": True, "device": "cpu", "mirror": False, "jobs": 1}
+    setup = CaseSetup(**options, outputs=Outputs(tmp_path, overwrite), plain_malloc=True)
+    setup(path)
+    assert paths == [path] * read
+    setup(None)
+    assert paths == [path] * read
 
 
 def test_what_is_done_is_not_read_ahead_and_what_fails_ahead_fails_at_its_turn(tmp_path, monkeypatch):

@@ -114,6 +114,25 @@ def test_several_workers_share_the_tasks(ask):
     assert len(list(ask.marks.iterdir())) in (2, 3, 4)
 
 
+def told(ask):
+    return sorted(mark.read_text() for mark in ask.marks.iterdir())
+
+
+def test_a_worker_is_told_the_task_that_it_gets_first(ask):
+    assert ask("a", "b", "c") == [(task, f"{task} done") for task in "abc"]
+    assert told(ask) == ["a"]
+
+
+def test_several_workers_are_told_different_tasks(ask):
+    assert dict(ask("slow", "b", "c", jobs=2)) == {task: f"{task} done" for task in ("slow", "b", "c")}
+    assert told(ask) == ["b", "slow"]
+
+
+def test_a_task_that_kills_who_sets_up_is_not_told_again(ask):
+    assert ask("segv told", "b") == [("segv told", "segv told done"), ("b", "b done")]
+    assert told(ask) == ["None", "segv told"]
+
+
 def test_a_worker_that_dies_idle_is_no_answer(tmp_path):
     found = answers(["a", "b", "slow", "c"], Setup(tmp_path), 2, 60.0)
     first = [next(found) for _ in range(3)]

@@ -17,11 +17,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from cascade.batch import Outputs
+from cascade.batch import REPORT, Outputs
 from cascade.case import load_runner, run_case
 from cascade.cli import run_command
 from cascade.locks import LOCK_FILE, locked
-from cascade.outputs import REPORT
 from preprocess.errors import InputError, ResourceError
 from tests.cascade.fakes import fake_runner
 from tests.faults.test_training import Disk, Killed, full_disk
