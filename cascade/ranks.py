@@ -28,7 +28,7 @@ from torch import Tensor
 from cascade.machine import leave, pick_device
 from preprocess.errors import ResourceError, UsageError
 from preprocess.text import short
-from preprocess.workers import usable_cores
+from preprocess.workers import cores
 
 _T = TypeVar("_T")
 
@@ -127,7 +127,7 @@ def joined(device: str) -> Iterator[Ranks]:
     control, pulse, gradients = _groups(own, world)
     if own.type == "cpu":
         # torchrun says one thread each, by OMP_NUM_THREADS, when nobody set that.
-        torch.set_num_threads(max(1, usable_cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
+        torch.set_num_threads(_own_cores(control, world))
     ranks = _Joined(own, int(os.environ["RANK"]), world, control=control, pulse=pulse, gradients=gradients)
     if not ranks.first:
         logging.getLogger("cascade").setLevel(logging.ERROR)  # the first one warns
@@ -142,6 +142,15 @@ def joined(device: str) -> Iterator[Ranks]:
         ranks.over.set()
         watch.join(LIMIT_S)
         dist.destroy_process_group()
+
+
+def _own_cores(control: Any, world: int) -> int:
+    """This process's part of the cores that it may use: all, if a scheduler gave it some for itself, or an even one."""
+    own = (os.environ["GROUP_RANK"], cores())  # the number of its machine
+    everyone: list[Any] = [None] * world
+    dist.all_gather_object(everyone, own, group=control)
+    sharing = sum(bool(machine == own[0]) and not there.isdisjoint(own[1]) for machine, there in everyone)
+    return max(1, len(own[1]) // sharing)
 
 
 def _groups(device: torch.device, world: int) -> tuple[Any, Any, Any]:

@@ -15,9 +15,14 @@ from typing import Any
 from preprocess.errors import CascadeError, ResourceError
 
 
-def usable_cores() -> int:
+def cores() -> frozenset[int]:
     """Processors that this process may use: taskset or a container may leave it fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
+def usable_cores() -> int:
+    """How many `cores` there are."""
+    return len(cores())
 
 
 def pool(jobs: int) -> Executor:

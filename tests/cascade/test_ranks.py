@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from cascade import training
+from cascade import ranks, training
 from cascade.checkpoint import load_model
 from cascade.ranks import GRACE_S, LIMIT_S, PULSE_S, Ranks, joined
 from cascade.stages import STAGES
@@ -95,7 +95,7 @@ def run(ranks, name, *assignments, **changes):
     return losses, outcome.steps, outcome.best and outcome.best.table(), outcome.warnings
 
 import cascade.ranks
-cascade.ranks.usable_cores = lambda: 6
+cascade.ranks.cores = lambda: frozenset(range(6))
 
 with joined("cpu") as ranks:
     told = {"threads": torch.get_num_threads()}
@@ -162,6 +162,27 @@ def test_two_processes_have_the_losses_the_scores_and_the_model_of_one(stage, to
 def test_the_cores_of_a_machine_are_shared_evenly_whatever_torchrun_says(told):
     _, first, second = told  # each was started with OMP_NUM_THREADS=1
     assert (first["threads"], second["threads"]) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("others", "own_cores"),
+    [
+        ([("0", {0, 1, 2, 3})], 4),  # alone
+        ([("0", {0, 1, 2, 3}), ("0", {0, 1, 2, 3})], 2),
+        ([("0", {0, 1, 2, 3}), ("0", {4, 5, 6, 7})], 4),  # each was given its own by who started them
+        ([("0", {0, 1, 2, 3}), ("1", {0, 1, 2, 3})], 4),  # on another machine
+        ([("0", {0, 1, 2, 3}), *[("0", {3, 4})] * 5], 1),
+    ],
+)
+def test_cores_are_shared_with_those_alone_who_may_use_the_same(monkeypatch, others, own_cores):
+    def gather(into, own, group):
+        assert own == ("0", frozenset({0, 1, 2, 3}))
+        into[:] = others
+
+    monkeypatch.setenv("GROUP_RANK", "0")
+    monkeypatch.setattr("cascade.ranks.cores", lambda: frozenset({0, 1, 2, 3}))
+    monkeypatch.setattr("cascade.ranks.dist.all_gather_object", gather)
+    assert ranks._own_cores(None, len(others)) == own_cores
 
 
 def test_the_limits_until_the_others_end_add_up_to_less_than_a_minute():
