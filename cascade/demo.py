@@ -39,7 +39,7 @@ def run_demo(folder: Path) -> None:
     _clear(folder)
     click.echo(f"1/3  a synthetic CT scan into {folder / 'cohort'}")
     make_cohort(folder / "cohort", SHOWN)
-    click.echo("2/3  cascade run, with the models that come with the package")
+    click.echo("2/3  cascade run, with the models that come with the package (a minute on a slow machine)")
     images, labels = folder / "cohort" / "images", folder / "cohort" / "labels"
     models = {
         "liver": None,

@@ -39,8 +39,14 @@ def is_done(folder: Path, source: str, models: Mapping[str, str]) -> bool:
         return False  # nothing there, or a run that was killed: the report is written last
     if not (folder / MASK).is_file():
         return False
-    if made_of != (source, dict(models)):
-        raise InputError(f"{folder}: holds a result of another input or other models; use --overwrite or another -o")
+    if made_of[0] != source:
+        raise InputError(f"{folder}: holds a result of another input; use --overwrite or another -o")
+    if made_of[1] != dict(models):
+        there = made_of[1] if isinstance(made_of[1], dict) else {}
+        other = ", ".join(name for name in sorted({*there, *models}) if there.get(name) != models.get(name))
+        raise InputError(
+            f"{folder}: holds a result of other models or options ({other}); use --overwrite or another -o"
+        )
     return True
 
 
@@ -73,15 +79,19 @@ def roi_table(box: Box | None, scan: Scan) -> dict[str, list[int]] | None:
 def case_report(
     case: str, scan: Scan, result: Segmentation, seconds: Mapping[str, float], source: str, models: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The content of `report.json`; volumes in mL, positions in world mm (x, y, z), LPS."""
+    """The content of `report.json`; volumes in mL, positions in world mm (x, y, z), LPS.
+
+    What is said of tumours is None where no model of stage 2 was there to look for any: that is not none.
+    """
     liver_ml, tumor_ml = result.labels.ml(1), result.labels.ml(2)
+    looked = "tumor" in models
     return {
         "case": case,
         "status": result.status,
         "liver_ml": round(liver_ml, 3),
-        "tumor_ml": round(tumor_ml, 3),
-        "tumor_burden": round(tumor_ml / liver_ml, 6) if liver_ml else 0.0,
-        "lesions": lesion_table(result.labels, scan.volume),
+        "tumor_ml": round(tumor_ml, 3) if looked else None,
+        "tumor_burden": (round(tumor_ml / liver_ml, 6) if liver_ml else 0.0) if looked else None,
+        "lesions": lesion_table(result.labels, scan.volume) if looked else None,
         "roi": roi_table(result.box, scan),
         "warnings": [*scan.warnings, *result.warnings],
         "seconds": {name: round(value, 3) for name, value in (*seconds.items(), ("total", sum(seconds.values())))},

@@ -193,6 +193,8 @@ def resumed_state(job: Job) -> State:
 
 
 def _newest_whole(folder: Path) -> tuple[TensorFile, tuple[str, ...]]:
+    if not ((folder / RESUME).exists() or (folder / PREVIOUS).exists()):
+        raise ModelError(f"{folder}: holds no training to resume; leave out --resume to begin one, or give its own -o")
     try:
         return _verified(folder / RESUME), ()
     except ModelError as error:
@@ -211,13 +213,15 @@ def _verified(path: Path) -> TensorFile:
 
 
 def _refuse_other(path: Path, header: dict[str, Any], job: Job) -> None:
+    if header["stage"] != job.stage.name:
+        raise ModelError(f"{path}: a training of stage {header['stage']}, not {job.stage.name}; give that one's -o")
     settings = as_table(replace(job.settings, training=replace(job.settings.training, steps=1)))
     stored = {**header["settings"], "training": {**header["settings"]["training"], "steps": 1}}
     if any(settings[name].keys() != stored.get(name, {}).keys() for name in settings):
         raise ModelError(f"{path}: begun by another version of cascade: end it with that, or train into another -o")
     changed = [name for name in settings if _plain(settings[name]) != _plain(stored.get(name))]
-    if header["stage"] != job.stage.name or changed:
-        raise ModelError(f"{path}: made with other settings ({', '.join(changed) or 'stage'}); leave them as they were")
+    if changed:
+        raise ModelError(f"{path}: made with other settings ({', '.join(changed)}); leave them as they were")
     if header["cases"] != [c.survey.content for c in job.train]:
         raise ModelError(f"{path}: made with other training cases; give the same DATA and --fold, or another -o")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 
 from evaluate.bootstrap import Interval
 from evaluate.cohort import CohortScore, Summary, dice_terms, summarize
@@ -32,6 +33,12 @@ class Comparison:
         """First less second, one a case, of a metric of `liver` or `tumor`; None where either has no value."""
         pairs = zip(self.first.values(region, metric), self.second.values(region, metric), strict=True)
         return [None if a is None or b is None else a - b for a, b in pairs]
+
+    def means(self, region: str, metric: str) -> tuple[float | None, float | None]:
+        """Mean of either over the cases where both have a value: the two that differ by the mean difference."""
+        pairs = zip(self.first.values(region, metric), self.second.values(region, metric), strict=True)
+        both = [(a, b) for a, b in pairs if a is not None and b is not None]
+        return (fmean(a for a, _ in both), fmean(b for _, b in both)) if both else (None, None)
 
     def summary(self, region: str, metric: str) -> Summary:
         """Mean difference with its interval, and median, over the cases where both have a value."""

@@ -69,11 +69,15 @@ class Detection:
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and recall, 0 when one is 0 or has no value; None without any lesion."""
-        if not (self.truth or self.predicted):
-            return None
-        precision, recall = self.precision or 0.0, self.recall or 0.0
-        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        """Harmonic mean of precision and recall, 0 when one is 0.
+
+        None without any lesion, and when one has no value and the other is above 0: of one size, a lesion may be
+        found by one of another size.
+        """
+        precision, recall = self.precision, self.recall
+        if precision and recall:
+            return 2 * precision * recall / (precision + recall)
+        return None if precision or recall or (precision is None and recall is None) else 0.0
 
 
 def detection(match: LesionMatch, above: float, size: str | None = None) -> Detection:

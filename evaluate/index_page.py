@@ -108,16 +108,27 @@ def _versus(summary: Mapping[str, Any]) -> list[str]:
     if not versus:
         return []
     pooled = versus["global_difference"].items()
-    changes = [(name, "mean", "", change["mean"], change) for name, change in versus["difference"].items()]
-    changes += [(name, "global", ", all voxels pooled", change["value"], change) for name, change in pooled]
+    changes = [
+        (name, "", (change["first"], change["second"]), change["mean"], change)
+        for name, change in versus["difference"].items()
+    ]
+    changes += [
+        (name, ", all voxels pooled", (summary["global"][name], versus["global"][name]), change["value"], change)
+        for name, change in pooled
+    ]
     rows: list[list[Cell]] = []
-    for name, key, suffix, value, change in changes:
+    for name, suffix, values, value, change in changes:
         label, decimals = _measure(name)
-        both = [number(scores[key][name], decimals) for scores in (summary, versus)]
+        both = [number(each, decimals) for each in values]
         between = _between(change["interval"], decimals, signed=True)
         rows.append([label + suffix, *both, number(value, decimals, signed=True), between, change.get("n")])
     columns = [Column("measure", numeric=False), *(Column(name) for name in _VERSUS_COLUMNS), Column("cases", 0)]
-    return [section("Against the other prediction", table("Differences are this one less the other", columns, rows))]
+    return [
+        section(
+            "Against the other prediction",
+            table("Differences are this one less the other, where both have a value", columns, rows),
+        )
+    ]
 
 
 _VERSUS_COLUMNS = ("this prediction", "the other", "mean difference", "95 % interval of the difference")

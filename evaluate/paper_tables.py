@@ -44,10 +44,14 @@ def _metrics(cohort: CohortScore) -> Table:
         n = cohort.n if region == "liver" else len(cohort.tumor_cases)
         rows.append([f"{_CLASSES[region]} Dice global", value, "-", str(n)])
     caption = (
-        f"Scores of {cohort.n} cases of {cohort.n_patients} patients: mean over cases with its 95 % interval "
-        f"(bootstrap by patient), median, and number of cases with a value. {_rule(cohort)}"
+        f"Scores of {_count(cohort.n, 'case')} of {_count(cohort.n_patients, 'patient')}: mean over cases with its "
+        f"95 % interval (bootstrap by patient), median, and number of cases with a value. {_rule(cohort)}"
     )
     return Table(caption, ("", "mean", "median", "n"), rows)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _lesions(cohort: CohortScore) -> Table:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
+from urllib.parse import quote
 
 from evaluate.account import StageAccount, StageReport
 from evaluate.advice import HELD_OUT, KIND, NAME, advice
 from evaluate.charts import waterfall_chart
 from evaluate.fates import FATES, fate_counts
 from evaluate.page import Column, charts, figure, page, paragraph, section, table
-from evaluate.svg import element
+from evaluate.svg import element, text_of
 from evaluate.text import number
 from evaluate.waterfall import Waterfall
 
@@ -28,6 +29,8 @@ _CASES = {
 #: The tumours first: they lose more.
 _STRUCTURES = ("tumor", "liver")
 
+_PICTURE = "picture: truth blue, its tumours light blue; prediction orange, its tumours yellow"
+
 _HOW_TO_READ = (
     "A perfect mask has a Dice of 1. Each bar is what one kind of error takes away (or a later step gives back); "
     "together they lead to the Dice of the final mask. Convention lits: an empty prediction of an empty truth scores "
@@ -35,8 +38,8 @@ _HOW_TO_READ = (
 )
 
 
-def stage_page(report: StageReport) -> str:
-    """The whole page as HTML; it names no file and loads nothing."""
+def stage_page(report: StageReport, pictures: Collection[str] = ()) -> str:
+    """The whole page as HTML; it loads nothing. Cases in `pictures` are linked to `pictures/<case>.png`."""
     ranked = sorted(enumerate(report.accounts), key=lambda item: _badness(item[1]))
     return page(
         "Where the Dice went",
@@ -45,7 +48,7 @@ def stage_page(report: StageReport) -> str:
             paragraph(_HOW_TO_READ),
             *(_kind_section(kind, group) for kind, group in report.by_kind().items()),
             section("Cases, worst first", _case_table(ranked)),
-            *(_case_section(i, case) for i, case in ranked),
+            *(_case_section(i, case, case.case in pictures) for i, case in ranked),
         ],
     )
 
@@ -102,7 +105,7 @@ def _case_table(ranked: Sequence[tuple[int, StageAccount]]) -> str:
     return table("A click on a header sorts", columns, rows, sort_by=1, links=links)
 
 
-def _case_section(index: int, case: StageAccount) -> str:
+def _case_section(index: int, case: StageAccount, has_picture: bool) -> str:
     found = [(structure, w) for structure in _STRUCTURES if (w := getattr(case, structure)) is not None]
     parts = [charts(*(_figure(structure, "this case", waterfall) for structure, waterfall in found))]
     if case.lesions:
@@ -114,5 +117,8 @@ def _case_section(index: int, case: StageAccount) -> str:
         )
         rows = [(str(x.lesion), x.volume_ml, x.found_share, FATES[x.fate]) for x in case.lesions]
         parts.append(table("True tumours, largest first", columns, rows))
+    if has_picture:
+        where = f"pictures/{quote(case.case, safe='')}.png"
+        parts.append(element("p", element("a", text_of(_PICTURE), href=where)))
     held_out = {True: ", held out", False: ", seen in training", None: ""}[case.held_out]
     return element("div", section(f"{case.case}{held_out}", *parts), id=f"case-{index}")

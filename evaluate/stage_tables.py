@@ -13,7 +13,7 @@ from evaluate.fates import FATES, fate_counts
 from evaluate.stage_page import stage_page
 from evaluate.text import aligned, csv_text, make_folder, number, plain, printable
 from evaluate.waterfall import STEPS, Waterfall
-from preprocess.files import write_json, write_text
+from preprocess.files import write_bytes, write_json, write_text
 
 #: Two header lines of `report.txt`, one column a field of `ACCOUNT_FIELDS`.
 _HEADERS = (
@@ -45,12 +45,15 @@ _WATERFALL_FIELDS = ("case", "held_out", "structure", "step", "loss", "dice")
 _LESION_FIELDS = ("case", "held_out", "lesion", "volume_ml", "found_share", "fate")
 
 
-def write_account(report: StageReport, folder: Path, meta: Mapping[str, object]) -> None:
+def write_account(
+    report: StageReport, folder: Path, meta: Mapping[str, object], pictures: Mapping[str, bytes] | None = None
+) -> None:
     """Write all files of an account to `folder`, which is made if missing.
 
     `report.json` (`meta`, means, cases), `report.txt`, `index.html`; `stages.csv` has a line a case, `waterfall.csv`
     one a case, structure and step, `lesions.csv` one a true tumour. Means are taken for held-out cases, for cases seen
-    in training and for unknown ones apart. A number that does not apply is null in JSON, empty in CSV and `-` in texts.
+    in training and for unknown ones apart. `pictures`, PNG files by case, go into a folder of that name, in which those
+    of an earlier account do not stay. A number that does not apply is null in JSON, empty in CSV and `-` in texts.
     Raises ValueError for a report without a case, ResourceError when the folder or a file cannot be written.
     """
     if not report.accounts:
@@ -61,8 +64,19 @@ def write_account(report: StageReport, folder: Path, meta: Mapping[str, object])
     write_text(folder / "waterfall.csv", csv_text(_WATERFALL_FIELDS, _waterfall_rows(report)))
     write_text(folder / "lesions.csv", csv_text(_LESION_FIELDS, _lesion_rows(report)))
     write_text(folder / "report.txt", report_text(report))
-    write_text(folder / "index.html", stage_page(report))
+    _write_pictures(folder / "pictures", pictures or {})
+    write_text(folder / "index.html", stage_page(report, pictures or ()))
     write_json(folder / "report.json", plain(_as_json(report, meta)))
+
+
+def _write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
+    for old in folder.glob("*.png"):
+        if old.stem not in pictures:
+            old.unlink()
+    if pictures:
+        make_folder(folder)
+    for case, picture in pictures.items():
+        write_bytes(folder / f"{case}.png", picture)
 
 
 def _waterfall_rows(report: StageReport) -> Iterator[list[str | float | None]]:
@@ -135,10 +149,12 @@ def _waterfall_table(report: StageReport) -> list[list[str]]:
             rows.append([f"{NAME[structure]}: {step.label}", *(number(loss) for loss in losses)])
         finals = [None if w is None else float(w.dice[-1]) for w in waterfalls]
         rows.append([f"{NAME[structure]}: what is left", *(number(final) for final in finals)])
+    scored = [group.waterfall("tumor") is not None for group in kinds.values()]
     counts = [fate_counts(group.lesions) for group in kinds.values()]
     for fate, label in FATES.items():
         if any(count[fate] for count in counts):
-            rows.append([f"true tumours: {label}", *(str(count[fate]) for count in counts)])
+            cells = (str(count[fate]) if known else "-" for count, known in zip(counts, scored, strict=True))
+            rows.append([f"true tumours: {label}", *cells])
     return rows
 
 

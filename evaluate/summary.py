@@ -85,9 +85,14 @@ def _versus(comparison: Comparison) -> dict[str, Any]:
     return {
         "mean": {f"{r}_{m}": comparison.second.summary(r, m).mean for r in REGIONS for m in METRICS},
         "global": {f"{region}_dice": comparison.second.global_dice(region) for region in REGIONS},
-        "difference": {f"{r}_{m}": _summary(comparison.summary(r, m)) for r in REGIONS for m in METRICS},
+        "difference": {f"{r}_{m}": _difference(comparison, r, m) for r in REGIONS for m in METRICS},
         "global_difference": {
             f"{region}_dice": {"value": value, "interval": _interval(interval)}
             for region, (value, interval) in pooled.items()
         },
     }
+
+
+def _difference(comparison: Comparison, region: str, metric: str) -> dict[str, Any]:
+    first, second = comparison.means(region, metric)
+    return {**_summary(comparison.summary(region, metric)), "first": first, "second": second}

@@ -7,12 +7,12 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from errno import EIO
 from pathlib import Path
 
-from preprocess.errors import ResourceError
+from preprocess.errors import ResourceError, UsageError
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -63,6 +63,13 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be written into ({error.strerror}); choose another -o") from error
+
+
+def require_own(folder: Path, names: Iterable[str], mark: str, what: str) -> None:
+    """Raises UsageError when `folder` holds one of `names` that is not `what`: its files always stand beside `mark`."""
+    foreign = [name for name in names if (folder / name).exists()]
+    if foreign and not (folder / mark).exists():
+        raise UsageError(f"-o {folder}: holds a {foreign[0]} that is not of {what}; choose another folder")
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview) -> None:

@@ -129,8 +129,10 @@ def _in_folder(source: Path) -> Listing:
             raise UsageError(f"{source} is empty: no case in it; give the folder or CSV table of a dataset")
         found = {layout: listing for layout, finder in finders.items() if not (listing := finder(source)).is_empty}
     if not found:
+        tables = sorted(path for path in (source.iterdir() if source.is_dir() else ()) if path.suffix.lower() == ".csv")
+        hint = f"; is {tables[0]} the table of one? give that" if tables else ""
         raise InputError(
-            f"no dataset at {source}; looked for {', '.join(finders)}, or a CSV table with the ending .csv"
+            f"no dataset at {source}; looked for {', '.join(finders)}, or a CSV table with the ending .csv{hint}"
         )
     if len(found) > 1:
         raise InputError(f"{source} holds several datasets: {', '.join(found)}; give the folder of one")

@@ -54,7 +54,8 @@ def report(source: Path, output: Path, **options: Any) -> None:
 
     SOURCE is a dataset as for `cascade prepare`. Every labelled case is run; patients that a model was trained on
     are averaged apart. Writes index.html to read, the same as report.txt and report.json, and as tables stages.csv,
-    waterfall.csv and lesions.csv; pictures/<case>.png shows truth (blue) and prediction (orange) of each case.
+    waterfall.csv and lesions.csv; pictures/<case>.png shows each case with
+    contours: of truth the liver in blue, tumours in light blue; of the prediction orange and yellow.
 
     With the models of a cross-validation (--liver and --tumor once a fold, in the same order) each patient is run by
     those that have not seen it.

@@ -19,7 +19,7 @@ def _training_options(command: Decorated) -> Decorated:
         ),
         click.option("--init", type=EXISTING, help="Begin from this model's weights, e.g. to refine it on own scans."),
         click.option("--steps", type=click.IntRange(1), help="Stop after so many steps.  [default: from the settings]"),
-        click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes instead."),
+        click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop by time and not by steps."),
         click.option(
             "--fold",
             show_default="0/5",

@@ -12,7 +12,7 @@ import click
 
 from cascade.commands import say
 from preprocess.errors import InputError, UsageError
-from preprocess.files import write_bytes
+from preprocess.files import require_own
 
 
 def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> None:
@@ -22,7 +22,10 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
     from evaluate.pairs import evaluate_pairs, pair_cases
     from evaluate.tables import screen_table, write_scores
 
+    require_own(output, ("index.html", "cases.csv", "lesions.csv", "versus.csv"), "summary.json", "scores of cascade")
     versus, table = options["versus"], options["cases"]
+    if table and table.resolve().parent == output.resolve():
+        raise UsageError(f"--cases {table}: lies in -o {output}, where cases.csv is written; choose another folder")
     each = [pair_cases(masks, truth) for masks in (predictions, versus) if masks]
     if versus and len(each[0]) == 1:  # of two files the first one's name is the case
         each[1] = [(each[0][0][0], *each[1][0][1:])]
@@ -40,9 +43,9 @@ def report(source: Path, output: Path, **options: Any) -> None:
     from cascade.stage_report import report_cases
     from evaluate.pictures import png, three_planes
     from evaluate.stage_tables import report_text, write_account
-    from evaluate.text import make_folder
     from preprocess.layouts import find_cases
 
+    require_own(output, ("index.html", "report.json", "lesions.csv"), "waterfall.csv", "an account of cascade")
     runners = _runners(options["liver"], options["tumor"], options["device"])
     pictures: dict[str, bytes] = {}
 
@@ -57,10 +60,7 @@ def report(source: Path, output: Path, **options: Any) -> None:
     if account.accounts:
         seconds = round(time.monotonic() - started, 1)
         meta = {"models": [runner.models for runner in runners], "seconds": seconds, "failed": list(failures)}
-        write_account(account, output, meta)
-        make_folder(output / "pictures")
-        for case, picture in pictures.items():
-            write_bytes(output / "pictures" / f"{case}.png", picture)
+        write_account(account, output, meta, pictures)
         click.echo(report_text(account))
     refuse_failures(failures, len(cases))
 

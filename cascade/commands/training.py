@@ -109,12 +109,21 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
             return
         on = f"{ranks.device}" + (f" and {ranks.world - 1} more" if ranks.world > 1 else "")
         click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {on}")
+        if stage_name == "tumor":
+            _tell_tumors(training, held_out)
         with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
             outcome = work(job, _shower(bar) if sys.stdout.isatty() else _teller())
         _write_stage_report(run, stage_name, outcome, held_out)
     say((run / "report.txt").read_text("utf-8"))
     scores = f"held out: {outcome.best.text()}" if outcome.best else "nothing was held out to score it"
     click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}; {scores}")
+
+
+def _tell_tumors(training: Sequence[Any], held_out: Sequence[Any]) -> None:
+    learned, left = (sum(c.survey.lesions for c in cases if c.scores_tumor) for cases in (training, held_out))
+    click.echo(f"  drawn tumours: {learned} to train on, {left} held out")
+    if not learned and left:
+        click.echo("  warning: only synthetic tumours are learned from; give another --fold, or --fold all")
 
 
 def _shower(bar: Any) -> Any:
@@ -180,7 +189,10 @@ def _write_report(run: Path, stage: str, rows: Sequence[Mapping[str, Any]], warn
     means = held_out.means()
     table = {"stage": stage, "convention": "lits", "held_out": rows, "mean": means}
     write_json(run / "report.json", {**table, "warnings": list(warnings)})
-    lines = [f"Dice of stage {stage} on its own grid, held-out cases (LiTS convention: both empty is 1)"]
+    lines = [
+        f"Dice of stage {stage} alone, from 0.5 on, on its own grid, held-out cases (convention lits: both empty is 1)",
+        "  (cascade report scores what run makes of it, with the thresholds of [policy] and clean-up)",
+    ]
     for row, score in zip(rows, scores, strict=True):
         lines.append(f"  {row['case']}: {Validation.from_table([score]).text()}")
     lines.append(f"  mean: {held_out.text()}" if rows else "  none held out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 import types
 import typing
@@ -100,14 +101,19 @@ def read_table(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: not valid TOML: {short(error)}") from error
 
 
+_WORD = re.compile(r"[A-Za-z][A-Za-z_]*")
+
+
 def _parse_assignment(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     check(bool(equals) and "." in key, f"--set {short(text)}: write table.key=value, e.g. --set training.seed=3")
+    if _WORD.fullmatch(value) and value not in ("true", "false", "inf", "nan"):
+        value = f'"{value}"'  # a shell takes the quotes away
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"--set {short(text)}: {short(repr(value))} is no TOML value, e.g. 0.5, [64, 64, 64] or true"
+            f"--set {short(text)}: {short(repr(value))} is no TOML value, e.g. 0.5, [64, 64, 64], true or a word"
         ) from error
     for name in reversed(key.strip().split(".")):
         parsed = {name: parsed}

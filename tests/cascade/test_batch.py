@@ -174,10 +174,10 @@ def test_done_cases_are_skipped_and_a_killed_one_is_done_again(tmp_path):
 def test_a_result_of_another_input_or_other_models_is_neither_skipped_nor_replaced(tmp_path):
     path, runner, outputs = written(tmp_path / "c.nii"), fakes.fake_runner(), Outputs(tmp_path / "out")
     run_case(path, runner, outputs)
-    with pytest.raises(InputError, match="another input or other models; use --overwrite"):
+    with pytest.raises(InputError, match=r"of other models or options \(tumor\); use --overwrite"):
         run_case(path, replace(runner, models={"liver": "aa", "tumor": "other"}), outputs)
     os.utime(path, (1, 1))
-    with pytest.raises(InputError, match="another input or other models"):
+    with pytest.raises(InputError, match="result of another input; use --overwrite"):
         run_case(path, runner, outputs)
     assert "ok" in run_case(path, runner, replace(outputs, overwrite=True))
 

@@ -103,6 +103,8 @@ def test_liver_only_uses_no_tumour_model(models, tmp_path):
     assert run_command(["run", str(tmp_path / "case.nii"), "--liver", str(models["liver"]), "--liver-only", *out]) == 0
     report = json.loads((tmp_path / "out" / "case" / "report.json").read_text())
     assert list(report["models"]) == ["liver"]
+    assert report["liver_ml"] > 0
+    assert [report[key] for key in ("tumor_ml", "tumor_burden", "lesions")] == [None] * 3  # nobody looked
 
 
 def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
@@ -112,6 +114,8 @@ def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
     for stage in ("liver", "tumor"):
         steps = ["--steps", "2", "--fold", "1/2", *tiny()]
         assert run_command([f"train-{stage}", str(data), "-o", str(tmp_path / stage), *steps]) == 0
+        assert ("drawn tumours: 1 to train on, 1 held out\n" in capsys.readouterr().out) == (stage == "tumor")
+        assert run_command([f"train-{stage}", str(data), "-o", str(tmp_path / stage), *steps, "--resume"]) == 0
         scores = "liver 0\\.[0-9]{3}" + (
             ", tumor 0\\.[0-9]{3}, [01] of 1 lesions found, [0-9]+ false" if stage == "tumor" else ""
         )
@@ -124,6 +128,8 @@ def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
     assert sorted(cases.values()) == [False, True]
     written = {"index.html", "report.json", "report.txt", "stages.csv", "waterfall.csv", "lesions.csv", "pictures"}
     assert {path.name for path in out.iterdir()} == written
+    assert {path.name for path in (out / "pictures").iterdir()} == {"volume-2.png", "volume-3.png"}
+    assert 'href="pictures/volume-2.png"' in (out / "index.html").read_text()
     copy = tmp_path / "copy.nii"
     copy.write_bytes((source / "segmentation-2.nii").read_bytes())
     truth = str(source / "segmentation-2.nii")

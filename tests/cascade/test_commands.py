@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,3 +33,18 @@ def test_no_time_is_foretold_from_nothing(clock, capsys):
     clock[0] += 10
     tell(2, 0.75, 1.0, -1.0)
     assert re.fullmatch(r"step 2, loss 1.000; 75 %, 0:00:10 left\n", capsys.readouterr().out)
+
+
+def case(lesions, scores_tumor=True):
+    return SimpleNamespace(survey=SimpleNamespace(lesions=lesions), scores_tumor=scores_tumor)
+
+
+@pytest.mark.parametrize(
+    ("learned", "held_out", "warned"),
+    [([case(0), case(3, scores_tumor=False)], [case(7)], True), ([case(2)], [case(7)], False), ([case(0)], [], False)],
+)
+def test_a_fold_that_leaves_no_drawn_tumour_to_learn_from_is_told(capsys, learned, held_out, warned):
+    training._tell_tumors(learned, held_out)
+    told = capsys.readouterr().out
+    assert f"drawn tumours: {learned[0].survey.lesions} to train on, {7 * len(held_out)} held out\n" in told
+    assert ("warning: only synthetic tumours are learned from; give another --fold, or --fold all" in told) == warned

@@ -137,3 +137,21 @@ def test_a_prediction_in_another_orientation_is_scored_in_space(cohort):
 def test_an_unknown_convention_is_a_usage_error(cohort, capsys):
     assert evaluate(cohort, "first", "--convention", "miccai") == 2
     assert "'miccai' is not one of 'lits', 'nnunet'" in capsys.readouterr().err
+
+
+def test_a_table_that_would_be_overwritten_is_refused(cohort, capsys):
+    table = (cohort / "out") / "cases.csv"
+    table.parent.mkdir()
+    table.write_text((cohort / "cases.csv").read_text())
+    assert evaluate(cohort, "first") == 2
+    assert "holds a cases.csv that is not of scores of cascade; choose another folder" in capsys.readouterr().err
+    (table.parent / "summary.json").write_text("{}")
+    assert evaluate(cohort, "first", "--cases", str(table)) == 2
+    assert "where cases.csv is written; choose another folder" in capsys.readouterr().err
+    assert table.read_text() == (cohort / "cases.csv").read_text()
+
+
+def test_scores_of_an_earlier_run_are_replaced(cohort):
+    assert evaluate(cohort, "second") == 0
+    assert evaluate(cohort, "first") == 0
+    assert [row["tumor_dice"] for row in rows_of(cohort / "out" / "cases.csv")] == ["1.000000"] * 3

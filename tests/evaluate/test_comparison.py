@@ -38,6 +38,14 @@ def test_a_case_without_a_value_on_one_side_has_no_difference():
     assert Comparison(BETTER, other).summary("liver", "assd").n == 1
 
 
+def test_means_are_over_the_cases_where_both_have_a_value():
+    other = cohort((9, 10, 10), (0, 0, 5))
+    first, second = Comparison(BETTER, other).means("liver", "assd")
+    assert (first, second) == (BETTER.values("liver", "assd")[0], other.values("liver", "assd")[0])
+    assert Comparison(BETTER, WORSE).means("liver", "dice") == (pytest.approx(0.8), pytest.approx(0.65))
+    assert Comparison(other, cohort((0, 0, 10), (2, 5, 5))).means("liver", "assd") == (None, None)
+
+
 def test_nothing_to_pool_is_no_difference():
     one = CohortScore((scored("a", (1, 1, 1), scores_tumor=False),))
     assert Comparison(one, one).global_difference("tumor") == (None, None)

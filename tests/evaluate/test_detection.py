@@ -51,6 +51,8 @@ def test_what_has_nothing_to_divide_by():
     missed, false = Detection(truth=2), Detection(predicted=2)
     assert (missed.recall, missed.precision, missed.f1) == (0.0, None, 0.0)
     assert (false.recall, false.precision, false.f1) == (None, 0.0, 0.0)
+    elsewhere = Detection(truth=8, detected=1)  # found by a lesion of another size
+    assert (elsewhere.recall, elsewhere.precision, elsewhere.f1) == (0.125, None, None)
 
 
 def test_a_sum_pools_cases():

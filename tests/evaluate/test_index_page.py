@@ -79,8 +79,11 @@ def test_two_predictions_have_a_table_of_their_differences():
         "mean": {"tumor_dice": 0.4, "liver_msd": 12.0},
         "global": {"tumor_dice": 0.7},
         "difference": {
-            "tumor_dice": {"n": 2, "mean": 0.1, "median": 0.1, "interval": {"low": -0.05, "high": 0.25}},
-            "liver_msd": {"n": 0, "mean": None, "median": None, "interval": None},
+            "tumor_dice": {
+                **{"n": 2, "mean": 0.1, "median": 0.1, "interval": {"low": -0.05, "high": 0.25}},
+                **{"first": 0.45, "second": 0.35},
+            },
+            "liver_msd": {"n": 0, "mean": None, "median": None, "interval": None, "first": None, "second": None},
         },
         "global_difference": {"tumor_dice": {"value": -0.075, "interval": None}},
     }
@@ -88,8 +91,8 @@ def test_two_predictions_have_a_table_of_their_differences():
     rows = rows_of(index_page(ROWS, SUMMARY | {"mean": mean, "versus": versus}))
     assert rows[3:7] == [
         ["measure", "this prediction", "the other", "mean difference", "95 % interval of the difference", "cases"],
-        ["tumour Dice", "0.500", "0.400", "+0.100", "-0.050 to +0.250", "2"],
-        ["liver MSD, mm", "-", "12.0", "-", "-", "0"],
+        ["tumour Dice", "0.450", "0.350", "+0.100", "-0.050 to +0.250", "2"],
+        ["liver MSD, mm", "-", "-", "-", "-", "0"],
         ["tumour Dice, all voxels pooled", "0.625", "0.700", "-0.075", "-", "-"],
     ]
     assert "other prediction" not in index_page(ROWS, SUMMARY)

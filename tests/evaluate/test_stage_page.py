@@ -53,3 +53,9 @@ def test_the_name_of_a_case_is_text(accounts):
     markup = stage_page(StageReport((hostile,)))
     assert markup.count("<script>") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt;, held out" in markup
+
+
+def test_a_case_with_a_picture_is_linked_to_it(accounts):
+    named = dataclasses.replace(accounts.usual, case="a b/1")
+    markup = stage_page(StageReport((named, accounts.liver_only)), {"a b/1"})
+    assert re.findall(r'href="(pictures/.*?)"', markup) == ["pictures/a%20b%2F1.png"]

@@ -141,3 +141,17 @@ def test_the_documentation_names_every_file_number_and_step(accounts, tmp_path):
 def test_an_empty_report_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one case"):
         write_account(StageReport(()), tmp_path, {})
+
+
+def test_pictures_of_an_earlier_account_do_not_stay(accounts, tmp_path):
+    for names in (("volume-2", "gone"), ("volume-2",)):
+        write_account(StageReport((accounts.seen,)), tmp_path, {}, {name: name.encode() for name in names})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()} == {"volume-2.png": b"volume-2"}
+
+
+def test_tumours_that_nobody_drew_are_not_none(accounts):
+    seen = dataclasses.replace(accounts.liver_only, held_out=False)
+    text = report_text(StageReport((accounts.usual, seen)))
+    assert [line.split() for line in text.splitlines() if "tumours: found" in line] == [
+        ["true", "tumours:", "found", "1", "-"]
+    ]

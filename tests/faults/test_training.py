@@ -260,6 +260,21 @@ def test_row_97_of_a_damaged_state_the_one_before_it_is_taken_with_a_warning(dat
     assert_same_run(whole.folder, parted.folder)
 
 
+def test_a_run_of_the_other_stage_is_not_gone_on_with(data, tmp_path, capsys):
+    options = [str(data), "-o", str(tmp_path / "run"), "--fold", "0/2", *SETTINGS]
+    assert run_command(["train-liver", *options]) == 0
+    before = content_of(tmp_path / "run")
+    capsys.readouterr()
+    assert run_command(["train-tumor", *options, "--resume"]) == 4
+    assert "resume.safetensors: a training of stage liver, not tumor; give that one's -o" in capsys.readouterr().err
+    assert content_of(tmp_path / "run") == before
+
+
+def test_where_there_is_nothing_to_resume_that_is_said(data, tmp_path, capsys):
+    assert run_command(["train-liver", str(data), "-o", str(tmp_path / "run"), *SETTINGS, "--resume"]) == 4
+    assert f"{tmp_path / 'run'}: holds no training to resume; leave out --resume" in capsys.readouterr().err
+
+
 def test_row_97_a_run_whose_states_are_all_damaged_is_refused_and_not_touched(data, tmp_path, capsys):
     command = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--fold", "0/2", *SETTINGS]
     assert run_command(command) == 0

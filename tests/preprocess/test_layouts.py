@@ -375,6 +375,9 @@ def test_no_layout_names_the_path_and_what_was_looked_for(tmp_path):
         with pytest.raises(InputError, match=r"no dataset at .*LiTS .*MSD .*3D-IRCADb-01 .*CHAOS .*CSV") as caught:
             find_cases(source)
         assert str(source) in str(caught.value)
+    touch(tmp_path, "cases.csv")
+    with pytest.raises(InputError, match=rf"; is {tmp_path}/cases.csv the table of one\? give that"):
+        find_cases(tmp_path)
 
 
 def test_two_layouts_in_one_folder_are_refused(tmp_path):
