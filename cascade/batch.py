@@ -5,8 +5,9 @@ This is the side of the process that a user started. It imports no torch: the wo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -24,11 +25,20 @@ MASK, REPORT = "segmentation.nii.gz", "report.json"
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go and how: replace what is there, keep what the stages saw."""
+    """Where results go and how: replace what is there, keep what the stages saw; `names` as `expand` gave them."""
 
     folder: Path
     overwrite: bool = False
     keep_stages: bool = False
+    names: Mapping[Path, str] = field(default_factory=dict)
+
+    def case(self, path: Path) -> str:
+        """The name of the case at `path`."""
+        return self.names.get(path) or case_name(path)
+
+    def of(self, path: Path) -> Path:
+        """The folder of its result."""
+        return self.folder / self.case(path)
 
 
 @dataclass(frozen=True)
@@ -67,22 +77,30 @@ class CaseSetup:
         return Ready(partial(begin_case, runner=runner, outputs=self.outputs, early=early), repr(runner.models))
 
     def _stands(self, path: Path) -> bool:
-        return (self.outputs.folder / case_name(path) / REPORT).exists()
+        return (self.outputs.of(path) / REPORT).exists()
 
 
-def expand(inputs: Sequence[Path]) -> list[Path]:
-    """The images that the arguments stand for, in order, each once. Raises InputError where two have one case name."""
-    paths = [image for path in inputs for image in (find_images(path) if path.is_dir() else [path])]
+def expand(inputs: Sequence[Path]) -> dict[Path, str]:
+    """The images that the arguments stand for, in order, each once, with the names of their cases.
+
+    Of several that have one name, as series `CT` of two patients have, each gets that of the folder it lies in before
+    its own. Raises InputError where that is not enough.
+    """
+    paths = dict.fromkeys(image for path in inputs for image in (find_images(path) if path.is_dir() else [path]))
+    taken = Counter(map(case_name, paths))
+    before = {path: f"{path.resolve().parent.name}_" if taken[case_name(path)] > 1 else "" for path in paths}
+    names = {path: before[path] + case_name(path) for path in paths}
     seen: dict[str, Path] = {}
-    for path in paths:
-        other = seen.setdefault(case_name(path), path)
-        if other != path:
-            raise InputError(f"{other} and {path} have one case name, {case_name(path)}: run them into two -o folders")
-    return list(seen.values())
+    for path, name in names.items():
+        if (other := seen.setdefault(name, path)) != path:
+            raise InputError(f"{other} and {path} have one case name, {name}: run them into two -o folders")
+    return names
 
 
-def report_answers(answers: Iterable[tuple[Path, str | CascadeError]], cases: int, say: Callable[[str], None]) -> None:
-    """Says the answer to each of `cases` inputs as it comes; a failed one does not keep the others from being done.
+def report_answers(
+    answers: Iterable[tuple[Path, str | CascadeError]], names: Mapping[Path, str], say: Callable[[str], None]
+) -> None:
+    """Says the answer to each of the cases `names` as it comes; a failed one does not keep the others from being done.
 
     Raises as `refuse_failures` does.
     """
@@ -91,10 +109,10 @@ def report_answers(answers: Iterable[tuple[Path, str | CascadeError]], cases: in
         if isinstance(answer, str):
             say(answer)
         else:
-            if cases > 1:
-                say(printable(f"{case_name(path)}: FAILED: {answer}"))
-            failed[case_name(path)] = answer
-    refuse_failures(failed, cases)
+            if len(names) > 1:
+                say(printable(f"{names[path]}: FAILED: {answer}"))
+            failed[names[path]] = answer
+    refuse_failures(failed, len(names))
 
 
 def refuse_failures(failed: Mapping[str, CascadeError], cases: int) -> None:

@@ -19,7 +19,7 @@ from cascade.outputs import case_report, is_done, write_case
 from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
 from preprocess.errors import InputError, UsageError
 from preprocess.files import write_json
-from preprocess.io import case_name, read_scan
+from preprocess.io import read_scan
 from preprocess.text import printable
 
 
@@ -87,7 +87,7 @@ def begin_case(path: Path, runner: Runner, outputs: Outputs, early: Early | None
     """
     ahead = None
     with suppress(Exception):
-        done = not outputs.overwrite and is_done(outputs.folder / case_name(path), source_id(path), runner.models)
+        done = not outputs.overwrite and is_done(outputs.of(path), source_id(path), runner.models)
         ahead = None if done else (early and early.take(path)) or read_ahead(path)
     return partial(run_case, path, runner, outputs, ahead)
 
@@ -97,8 +97,7 @@ def run_case(path: Path, runner: Runner, outputs: Outputs, ahead: Ahead | None =
 
     `ahead` counts only if the file is still the one that it was read from.
     """
-    case = case_name(path)
-    folder = outputs.folder / case
+    case, folder = outputs.case(path), outputs.of(path)
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
     with locked(folder):

@@ -17,14 +17,14 @@ def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     from cascade.batch import CaseSetup, Outputs, expand, report_answers
     from cascade.worker import answers
 
-    paths = expand(inputs)
+    names = expand(inputs)
     check_writable(output)
-    jobs = min(options["jobs"], len(paths))
+    jobs = min(options["jobs"], len(names))
     models = {name: options[name] for name in ("liver", "tumor", "liver_only", "mirror", "device", "plain_malloc")}
-    setup = CaseSetup(**models, outputs=Outputs(output, options["overwrite"], options["keep_stages"]), jobs=jobs)
-    answered = answers(paths, setup, jobs, 60 * options["case_minutes"])
+    setup = CaseSetup(**models, outputs=Outputs(output, options["overwrite"], options["keep_stages"], names), jobs=jobs)
+    answered = answers([*names], setup, jobs, 60 * options["case_minutes"])
     with closing(answered):
-        report_answers(answered, len(paths), say)
+        report_answers(answered, names, say)
 
 
 def models() -> None:

@@ -31,6 +31,7 @@ def image_of(hu, spacing=(2.0, 2.0, 3.0), origin=(10.0, -20.0, 30.0), direction=
 
 
 def written(path, **options):
+    path.parent.mkdir(exist_ok=True)
     sitk.WriteImage(image_of(fakes.scene(), **options), str(path))
     return path
 
@@ -262,7 +263,7 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path):
     good, bad, said = written(tmp_path / "good.nii"), tmp_path / "bad.nii", []
     bad.write_bytes(b"no image")
     with pytest.raises(BatchError, match="1 of 2 cases failed: bad") as caught:
-        report_answers(answered([bad, good], Outputs(tmp_path / "out")), 2, said.append)
+        report_answers(answered([bad, good], Outputs(tmp_path / "out")), expand([bad, good]), said.append)
     assert caught.value.exit_code == 6
     assert said[0].startswith("bad: FAILED: ")
     assert said[1].startswith("good: ok")
@@ -271,21 +272,29 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path):
 
 
 def test_a_single_bad_case_gives_its_own_error(tmp_path):
+    none = tmp_path / "none.nii"
     with pytest.raises(InputError, match="there is no such file or folder"):
-        report_answers(answered([tmp_path / "none.nii"], Outputs(tmp_path / "out")), 1, print)
+        report_answers(answered([none], Outputs(tmp_path / "out")), expand([none]), print)
 
 
-def test_two_inputs_of_one_name_are_refused(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    one, two = written(tmp_path / "a" / "case.nii"), written(tmp_path / "b" / "case.nrrd")
-    with pytest.raises(InputError, match="one case name, case"):
-        expand([one, two])
+def test_inputs_of_one_name_are_told_apart_by_the_folder_they_lie_in(tmp_path):
+    files = [written(tmp_path / name) for name in ("a/case.nii", "b/case.nrrd", "b/other.nii")]
+    names = expand(files)
+    assert names == dict(zip(files, ("a_case", "b_case", "other"), strict=True))
+    outputs = Outputs(tmp_path / "out", names=names)
+    assert run_case(files[1], fakes.fake_runner(), outputs).startswith("b_case: ok")
+    assert report_of(tmp_path / "out" / "b_case")["case"] == "b_case"
+
+
+@pytest.mark.parametrize("names", [("a/case.nii", "a/case.nrrd"), ("a/case.nii", "b/case.nii", "c/a_case.nii")])
+def test_inputs_that_cannot_be_told_apart_are_refused(tmp_path, names):
+    with pytest.raises(InputError, match="have one case name, a_case: run them into two -o folders"):
+        expand([written(tmp_path / name) for name in names])
 
 
 def test_an_input_that_is_named_twice_is_one_case(tmp_path):
     one = written(tmp_path / "case.nii")
-    assert expand([one, tmp_path, one]) == [one]
+    assert expand([one, tmp_path, one]) == {one: "case"}
 
 
 def test_a_folder_stands_for_its_images_but_not_for_lits_labels(tmp_path):
@@ -323,7 +332,7 @@ def test_a_result_is_of_both_halves_of_a_pair(tmp_path):
 
 
 def test_a_newline_in_a_name_makes_no_line_of_its_own(tmp_path):
-    said = []
+    said, paths = [], (tmp_path / "a\nb.nii", tmp_path / "c.nii")
     with pytest.raises(BatchError):
-        report_answers([(tmp_path / "a\nb.nii", InputError("bad")), (tmp_path / "c.nii", "c: ok")], 2, said.append)
+        report_answers(zip(paths, (InputError("bad"), "c: ok"), strict=True), expand(paths), said.append)
     assert said == ["a?b: FAILED: bad", "c: ok"]
