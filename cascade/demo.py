@@ -52,7 +52,7 @@ def run_demo(folder: Path) -> None:
     way = {"overwrite": False, "keep_stages": True, "jobs": 1, "case_minutes": 30.0}
     prediction.run((images,), folder / "results", **models, **way)
     click.echo("3/3  cascade evaluate")
-    scoring = {"convention": "lits", "cases": None, "versus": None, "resample_truth": False}
+    scoring = {"convention": "lits", "cases": None, "versus": None, "resample_truth": False, "common": False}
     scores.evaluate(folder / "results", labels, folder / "scores", **scoring)
     click.echo(f"{time.monotonic() - started:.0f} s in all; look into {folder}")
 

@@ -1,13 +1,14 @@
 """Finds which prediction belongs to which truth, and scores all pairs.
 
-A case that is left out silently flatters the mean, so whatever has no partner is an error that names it.
+A case that is left out silently flatters the mean, so whatever has no partner is an error that names it, unless the
+user asks for what is common.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,24 +29,24 @@ LABEL_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _MAX_NAMED = 10
 
 
-def pair_cases(predictions: Path, truth: Path) -> list[Pair]:
+def pair_cases(predictions: Path, truth: Path, leave_out: Callable[[str], None] | None = None) -> list[Pair]:
     """Pairs of (case, prediction, truth): of two files, or of two folders of cases, by case name in natural order.
 
     A folder of cases holds label files (`volume-3.nii.gz`), folders with a `segmentation` file each (the output of
     `cascade run`, the layout of CHAOS), or both. `segmentation-3` is the label of `volume-3` (LiTS), and
     `liver_3_0000` the image of `liver_3` (MSD, nnU-Net): either name pairs. A folder that itself holds a
-    `segmentation` file counts as that file.
+    `segmentation` file counts as that file. With `leave_out`, cases that only one side has are told to it and left out.
     Raises InputError for a missing path, a file against a folder of cases, one path given twice, two files of one
     case, a case without a partner on either side, and folders without any case; ResourceError for a folder that may
     not be read.
     """
     try:
-        return _pair(_single(predictions), _single(truth))
+        return _pair(_single(predictions), _single(truth), leave_out)
     except OSError as error:
         raise ResourceError(f"{error.filename} cannot be read ({error.strerror}); give it read permission") from error
 
 
-def _pair(left: Path, right: Path) -> list[Pair]:
+def _pair(left: Path, right: Path, leave_out: Callable[[str], None] | None) -> list[Pair]:
     if left.samefile(right):
         raise InputError(f"{left} is both prediction and truth; a mask always agrees with itself, give another truth")
     if left.is_dir() != right.is_dir():
@@ -55,8 +56,19 @@ def _pair(left: Path, right: Path) -> list[Pair]:
     if not left.is_dir():
         return [(case_of(left), left, right)]
     found, wanted = _cases_in(left), _cases_in(right)
-    _refuse_unpaired(found, wanted, left, right)
-    return [(case, found[case], wanted[case]) for case in sorted(found, key=natural_key)]
+    for cases, folder in ((found, left), (wanted, right)):
+        if not cases:
+            raise InputError(
+                f"{folder} holds no label file and no folder with a {MASK_STEM}.nii.gz; name a folder of cases"
+            )
+    common = sorted(found.keys() & wanted.keys(), key=natural_key)
+    if odd := _unpaired(found, wanted):
+        if leave_out is None or not common:
+            raise InputError(
+                f"{left} and {right} do not pair: {odd}; add the files, take the others away, or give --common"
+            )
+        leave_out(odd)
+    return [(case, found[case], wanted[case]) for case in common]
 
 
 def evaluate_pairs(
@@ -122,19 +134,12 @@ def _cases_in(folder: Path) -> dict[str, Path]:
     return {case: paths[0] for case, paths in labels.items()}
 
 
-def _refuse_unpaired(found: Mapping[str, Path], wanted: Mapping[str, Path], left: Path, right: Path) -> None:
-    for cases, folder in ((found, left), (wanted, right)):
-        if not cases:
-            raise InputError(
-                f"{folder} holds no label file and no folder with a {MASK_STEM}.nii.gz; name a folder of cases"
-            )
+def _unpaired(found: Mapping[str, Path], wanted: Mapping[str, Path]) -> str:
+    """The cases of either side that the other has not; empty when there is none."""
     problems = []
     for cases, others, text in ((wanted, found, "no prediction of"), (found, wanted, "no truth for")):
         lonely = sorted(cases.keys() - others.keys(), key=natural_key)
         if lonely:
             more = f" and {len(lonely) - _MAX_NAMED} more" if len(lonely) > _MAX_NAMED else ""
             problems.append(f"{text} {', '.join(lonely[:_MAX_NAMED])}{more}")
-    if problems:
-        raise InputError(
-            f"{left} and {right} do not pair: {'; '.join(problems)}; add the files or take the others away"
-        )
+    return "; ".join(problems)

@@ -23,6 +23,7 @@ from cascade.cli.options import EXISTING, PATH, OneCommand, engine_option, sever
 )
 @click.option("--cases", type=EXISTING, help="CSV table with the columns case, patient, tumor_label.")
 @click.option("--versus", type=EXISTING, help="Other predictions of the same cases, for paired differences.")
+@click.option("--common", is_flag=True, help="Score the cases that both sides have, and name the others.")
 @click.option("--resample-truth", is_flag=True, help="Bring a truth on another grid onto the prediction's.")
 def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> None:
     """Score masks against masks.

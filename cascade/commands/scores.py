@@ -26,15 +26,21 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
     versus, table = options["versus"], options["cases"]
     if table and table.resolve().parent == output.resolve():
         raise UsageError(f"--cases {table}: lies in -o {output}, where cases.csv is written; choose another folder")
-    each = [pair_cases(masks, truth) for masks in (predictions, versus) if masks]
+    left_out: list[str] = []
+    leave_out = left_out.append if options["common"] else None
+    each = [pair_cases(masks, truth, leave_out) for masks in (predictions, versus) if masks]
     if versus and len(each[0]) == 1:  # of two files the first one's name is the case
         each[1] = [(each[0][0][0], *each[1][0][1:])]
+    shared = set.intersection(*({case for case, _, _ in pairs} for pairs in each)) if left_out else None
+    each = [[pair for pair in pairs if shared is None or pair[0] in shared] for pairs in each]
     facts = read_facts(table, {case: path for case, _, path in each[0]}) if table else None
     rules = {"convention": options["convention"], "resample_truth": options["resample_truth"]}
     cohorts = [evaluate_pairs(pairs, facts, **rules) for pairs in each]
     comparison = Comparison(cohorts[0], cohorts[1]) if versus else None
     write_scores(cohorts[0], output, comparison)
     click.echo(screen_table(cohorts[0], comparison))
+    for odd in left_out:
+        say(f"left out: {odd}")
 
 
 def report(source: Path, output: Path, **options: Any) -> None:

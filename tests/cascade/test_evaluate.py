@@ -155,3 +155,21 @@ def test_scores_of_an_earlier_run_are_replaced(cohort):
     assert evaluate(cohort, "second") == 0
     assert evaluate(cohort, "first") == 0
     assert [row["tumor_dice"] for row in rows_of(cohort / "out" / "cases.csv")] == ["1.000000"] * 3
+
+
+def test_cases_of_one_side_are_left_out_on_request_and_named(cohort, capsys):
+    (cohort / "first" / "volume-2" / "segmentation.nii.gz").unlink()
+    assert evaluate(cohort, "first") == 3
+    assert "no prediction of volume-2; add the files, take the others away, or give --common" in capsys.readouterr().err
+    assert evaluate(cohort, "first", "--common") == 0
+    assert "left out: no prediction of volume-2\n" in capsys.readouterr().out
+    assert [row["case"] for row in rows_of(cohort / "out" / "cases.csv")] == ["volume-1", "volume-3"]
+    assert evaluate(cohort, "first", "--common", "--versus", "second") == 0
+    assert [row["case"] for row in rows_of(cohort / "out" / "versus.csv")] == ["volume-1", "volume-3"]
+
+
+def test_nothing_in_common_is_refused(cohort, capsys):
+    for number in (1, 2, 3):
+        (cohort / "second" / f"volume-{number}.nii.gz").rename(cohort / "second" / f"other-{number}.nii.gz")
+    assert evaluate(cohort, "second", "--common") == 3
+    assert "do not pair" in capsys.readouterr().err
