@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def source_id(path: Path) -> str:
     """
     files = [path]
     if path.is_dir():  # what lies deeper is not read, and may be the result itself
-        files = [entry for entry in entries(path) if entry.is_file()]
+        files = sorted(entry for entry in entries(path) if entry.is_file())
     elif is_half_of_pair(path):
         files = [*pair_halves(path).values()]
     digest = hashlib.sha256()
@@ -57,9 +56,9 @@ class Early:
         self._reading: Future[Ahead] | None = ThreadPoolExecutor(1).submit(read_ahead, path)
 
     def take(self, path: Path) -> Ahead | None:
-        """What was read, if it is of `path`; None when that failed, and whenever it is asked again."""
+        """What was read, if it is of `path`; None when it is not, and whenever it is asked again.
+
+        Raises what went wrong while it was read.
+        """
         reading, self._reading = self._reading, None  # it must not keep the memory of a scan
-        if reading is not None and path == self._path:
-            with suppress(Exception):
-                return reading.result()
-        return None
+        return reading.result() if reading is not None and path == self._path else None

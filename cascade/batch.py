@@ -5,6 +5,7 @@ This is the side of the process that a user started. It imports no torch: the wo
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,12 +85,12 @@ def expand(inputs: Sequence[Path]) -> dict[Path, str]:
     """The images that the arguments stand for, in order, each once, with the names of their cases.
 
     Of several that have one name, as series `CT` of two patients have, each gets that of the folder it lies in before
-    its own. Raises InputError where that is not enough.
+    its own; links are not followed for that. Raises InputError where that is not enough.
     """
     paths = dict.fromkeys(image for path in inputs for image in (find_images(path) if path.is_dir() else [path]))
     taken = Counter(map(case_name, paths))
-    before = {path: f"{path.resolve().parent.name}_" if taken[case_name(path)] > 1 else "" for path in paths}
-    names = {path: before[path] + case_name(path) for path in paths}
+    around = {path: Path(os.path.abspath(path)).parent.name for path in paths}
+    names = {p: case_name(p) if taken[case_name(p)] == 1 else f"{around[p]}_{case_name(p)}" for p in paths}
     seen: dict[str, Path] = {}
     for path, name in names.items():
         if (other := seen.setdefault(name, path)) != path:

@@ -87,8 +87,9 @@ def begin_case(path: Path, runner: Runner, outputs: Outputs, early: Early | None
     """
     ahead = None
     with suppress(Exception):
+        taken = early.take(path) if early else None
         done = not outputs.overwrite and is_done(outputs.of(path), source_id(path), runner.models)
-        ahead = None if done else (early and early.take(path)) or read_ahead(path)
+        ahead = None if done else taken or read_ahead(path)
     return partial(run_case, path, runner, outputs, ahead)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from preprocess.layouts import read_label
 from preprocess.resample import resample_labels
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
+
+_LOG = logging.getLogger(__name__)
 
 #: What went wrong with a case, by its name.
 Failures = dict[str, CascadeError]
@@ -56,11 +59,12 @@ def report_cases(
         name = turn.case.name
         try:
             account, truth, labels = _account(turn.case, turn.volume, turn.runner)
+            look(name, turn.volume, truth, labels)
         except Exception as error:  # want of memory, above all: no case may cost the others
+            _LOG.info("%s", turn.case.name, exc_info=error)
             fail(turn.case, as_cascade_error(error))
             continue
         accounts[name] = replace(account, held_out=turn.held_out)
-        look(name, turn.volume, truth, labels)
         say(f"{name}: done")
         if turn.content in turn.runner.chosen_on:
             chosen.append(name)

@@ -7,6 +7,7 @@ for all of them (as nnU-Net does with its post-processing: Isensee et al., Natur
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from preprocess.errors import CascadeError, InputError, ModelError, UsageError
 from preprocess.files import write_json
 from preprocess.layouts import find_cases, read_label
 from stage2_tumor.recipe import TumorPolicy
+
+_LOG = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 _Pair = tuple[Model, Model]
@@ -117,6 +120,7 @@ def _run(cases: Sequence[Case], pairs: Sequence[_Pair], engine: Engine, say: Say
             truth = read_label(turn.case, turn.volume.grid)
             done.append((turn.content, sweep(turn.case, turn.volume, truth, (liver, tumor), candidates)))
         except Exception as error:  # want of memory, above all: no case may cost the others
+            _LOG.info("%s", turn.case.name, exc_info=error)
             fail(turn.case, as_cascade_error(error))
             continue
         say(f"{turn.case.name}: done")

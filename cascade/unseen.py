@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from preprocess.cases import Case
 from preprocess.errors import CascadeError
 from preprocess.io import read_scan
 from preprocess.volume import Volume, content_id
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ def turns(
         try:
             volumes = [read_scan(case.image).volume for case in patient]
         except Exception as error:
+            _LOG.info("%s", patient[0].patient, exc_info=error)
             for case in patient:
                 fail(case, as_cascade_error(error))
             continue

@@ -55,31 +55,30 @@ def answers(
 ) -> Generator[tuple[T, R | CascadeError], None, None]:
     """Each task with its result or error, as they come; with one job in their order.
 
-    `setup` and tasks are pickled. A worker that dies while it sets up is replaced by one that is told no task, since
-    that may have been the cause. Raises the CascadeError that `setup` failed with, and ResourceError when a worker died
-    or took too long over it by itself.
+    `setup` and tasks are pickled. A worker that dies while it sets up, or lacks something then, is replaced by one that
+    is told no task, since that may have been the cause. Raises the CascadeError that `setup` failed with, and
+    ResourceError when a worker died or took too long over it by itself.
     """
     waiting = list(reversed(tasks))
     alone: list[T] = []  # what was begun or at work when a worker died; to be done with nothing begun beside it
     crew: list[_Worker[T, R]] = []
     identity: str | None = None
-    foretold = True
     try:
+        crew += [_Worker(setup, task) for task in tasks[:jobs]]
         while waiting or any(worker.busy for worker in crew):
             while len(crew) < jobs and len(waiting) > sum(not worker.busy for worker in crew):
-                ahead = sum(not worker.ready for worker in crew)
-                crew.append(_Worker(setup, waiting[-1 - ahead] if foretold and ahead < len(waiting) else None))
+                crew.append(_Worker(setup))
             for worker in crew:
-                if worker.idle and waiting:
-                    worker.give(waiting.pop(worker.first_of(waiting)))
+                if worker.idle and (k := _next_for(worker, crew, waiting)) is not None:
+                    worker.give(waiting.pop(k))
             for worker in crew:
                 # The last tasks wait for whoever is free first.
-                if len(waiting) >= jobs and worker.has_room and not {*alone} & {worker.tasks[0], waiting[-1]}:
-                    worker.give(waiting.pop())
+                k = _next_for(worker, crew, waiting) if len(waiting) >= jobs and worker.has_room else None
+                if k is not None and not {*alone} & {worker.tasks[0], waiting[k]}:
+                    worker.give(waiting.pop(k))
             for worker in _awake(crew, limit_s):
                 answer = worker.answer(limit_s)
                 if worker.dead:
-                    foretold = False
                     crew.remove(worker)
                     waiting += reversed(worker.tasks)
                     alone += worker.tasks
@@ -92,6 +91,14 @@ def answers(
     finally:
         for worker in crew:
             worker.kill()
+
+
+def _next_for(worker: _Worker[T, R], crew: Sequence[_Worker[T, R]], waiting: Sequence[T]) -> int | None:
+    """Which of `waiting` to give it: what it was told, or the last that no other was told, whose first that will be."""
+    if worker.likely in waiting:
+        return waiting.index(worker.likely)
+    told = [other.likely for other in crew]
+    return next((k for k in reversed(range(len(waiting))) if waiting[k] not in told), None)
 
 
 @dataclass(frozen=True)
@@ -137,18 +144,20 @@ class _Worker(Generic[T, R]):
         """For a task to begin beside the one it is at."""
         return self.ready and len(self.tasks) == 1
 
+    @property
+    def _may_be_its_task(self) -> bool:
+        """Whether it fails in its setup by the task that it was told, perhaps."""
+        return not self.ready and self.likely is not None
+
     def seconds_left(self, limit_s: float) -> float:
         """Until it is given up; an idle worker never is."""
         limit_s = limit_s if self.ready else SETUP_LIMIT_S
         return float("inf") if self.idle else self.since + limit_s - time.monotonic()
 
-    def first_of(self, waiting: Sequence[T]) -> int:
-        """Which of the tasks to give it first: the one that it was told, if that is there still, or the last."""
-        return waiting.index(self.likely) if self.likely in waiting else -1
-
     def give(self, task: T) -> None:
         if not self.tasks:
             self.since = time.monotonic()
+        self.likely = None
         self.tasks.append(task)
         with suppress(OSError):  # it died meanwhile: its end is noticed and answered
             self.line.send(task)
@@ -165,8 +174,11 @@ class _Worker(Generic[T, R]):
         if said is None:
             late = self.seconds_left(limit_s) <= 0 and self.process.exitcode is None
             said = self._obituary(limit_s, late)
-            if not late and (len(self.tasks) > 1 or (not self.ready and self.likely is not None)):
+            if not late and (len(self.tasks) > 1 or self._may_be_its_task):
                 return None
+        elif isinstance(said, ResourceError) and self._may_be_its_task:  # no memory for models beside a scan
+            self.kill()
+            return None
         if isinstance(said, _Identity):
             self.ready = True
             return said

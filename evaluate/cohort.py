@@ -132,11 +132,12 @@ class CohortScore:
 
         recall = [c.detected for c in each], [c.truth for c in each]
         precision = [c.correct for c in each], [c.predicted for c in each]
+        counts = sum(each, Detection())
         return DetectionSummary(
-            counts=sum(each, Detection()),
+            counts=counts,
             recall=self.bootstrap.ratio(*recall),
             precision=self.bootstrap.ratio(*precision),
-            f1=self.bootstrap.harmonic_mean(precision, recall),
+            f1=None if counts.f1 is None else self.bootstrap.harmonic_mean(precision, recall),
         )
 
     def false_lesions(self, cases: Sequence[CaseScore]) -> float | None:

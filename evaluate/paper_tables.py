@@ -117,7 +117,7 @@ def _differences(comparison: Comparison) -> Table:
     for region in REGIONS:
         for metric in METRICS:
             change = comparison.summary(region, metric)
-            pair = [number(cohort.summary(region, metric).mean) for cohort in (comparison.first, comparison.second)]
+            pair = [number(mean) for mean in comparison.means(region, metric)]
             difference = with_interval(change.mean, change.interval, signed=True)
             rows.append([f"{_CLASSES[region]} {LABELS[metric]}", *pair, difference, str(change.n)])
         pooled = [number(cohort.global_dice(region)) for cohort in (comparison.first, comparison.second)]

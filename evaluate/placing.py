@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from preprocess.geometry import Box, Grid
+from preprocess.geometry import Grid
 from preprocess.volume import TUMOR, LabelMap
 
 #: One half, less what the header of a file rounds an origin by.
@@ -42,19 +42,19 @@ def placed_on(labels: LabelMap, grid: Grid) -> LabelMap:
 def beyond_mm(labels: LabelMap, grid: Grid) -> float:
     """How far the liver of `labels` (label >= 1) reaches beyond the voxels of `grid`; 0 where all of it lies there.
 
-    By the box around the liver in each slice. What ends within a voxel of either grid beyond the edge counts as there:
-    two grids of one scan need not end at one place.
+    By the first and the last of its voxels in every row. What ends within a voxel of either grid beyond the edge counts
+    as there: two grids of one scan need not end at one place.
     """
     spacing_mm = np.array(grid.spacing_mm)
     allowed = 0.5 + max(*grid.spacing_mm, *labels.grid.spacing_mm) / spacing_mm
+    places = [np.array(grid.index_at(labels.grid.position_mm(at))) for at in ((0, 0, 0), *_UNITS)]
+    steps = np.stack([place - places[0] for place in places[1:]])
     most = 0.0
-    for z, plane in enumerate(labels.array):
-        box = Box.around(plane[None])
-        if box is None:
-            continue
-        for y in (box.start[1], box.stop[1] - 1):
-            for x in (box.start[2], box.stop[2] - 1):
-                at = np.array(grid.index_at(labels.grid.position_mm((z, y, x))))
-                outside = np.maximum(-at, at - np.array(grid.shape) + 1) - allowed
-                most = max(most, float((outside * spacing_mm).max()))
+    for z, plane in enumerate(labels.array > 0):
+        rows = np.flatnonzero(plane.any(axis=1))
+        ends = plane[rows].argmax(axis=1), plane.shape[1] - 1 - plane[rows][:, ::-1].argmax(axis=1)
+        for columns in ends if rows.size else ():
+            at = places[0] + np.column_stack([np.full_like(rows, z), rows, columns]) @ steps
+            outside = np.maximum(-at, at - np.array(grid.shape) + 1) - allowed
+            most = max(most, float((outside * spacing_mm).max()))
     return most

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ _WATERFALL_FIELDS = ("case", "held_out", "structure", "step", "loss", "dice")
 _LESION_FIELDS = ("case", "held_out", "lesion", "volume_ml", "found_share", "fate")
 
 
+#: All that is written to the folder of an account, beside pictures.
+WRITTEN = ("report.json", "stages.csv", "waterfall.csv", "lesions.csv", "report.txt", "index.html")
+
+
 def write_account(
     report: StageReport, folder: Path, meta: Mapping[str, object], pictures: Mapping[str, bytes] | None = None
 ) -> None:
@@ -59,20 +64,29 @@ def write_account(
     if not report.accounts:
         raise ValueError("a report needs at least one case")
     make_folder(folder)
+    before = _cases_before(folder)
+    write_json(folder / "report.json", plain(_as_json(report, meta)))  # first: it says whose the others are
     rows = [[case.case, HELD_OUT[case.held_out], *_numbers(case)] for case in report.accounts]
     write_text(folder / "stages.csv", csv_text(("case", "held_out", *ACCOUNT_FIELDS), rows))
     write_text(folder / "waterfall.csv", csv_text(_WATERFALL_FIELDS, _waterfall_rows(report)))
     write_text(folder / "lesions.csv", csv_text(_LESION_FIELDS, _lesion_rows(report)))
     write_text(folder / "report.txt", report_text(report))
-    _write_pictures(folder / "pictures", pictures or {})
+    _write_pictures(folder / "pictures", pictures or {}, before)
     write_text(folder / "index.html", stage_page(report, pictures or ()))
-    write_json(folder / "report.json", plain(_as_json(report, meta)))
 
 
-def _write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
-    for old in folder.glob("*.png"):
-        if old.stem not in pictures:
-            old.unlink()
+def _cases_before(folder: Path) -> list[str]:
+    """The cases of the account that stands in `folder`."""
+    try:
+        return [str(case["case"]) for case in json.loads((folder / "report.json").read_text("utf-8"))["cases"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _write_pictures(folder: Path, pictures: Mapping[str, bytes], before: Sequence[str]) -> None:
+    for case in before:
+        if case not in pictures and case == Path(case).name:
+            (folder / f"{case}.png").unlink(missing_ok=True)
     if pictures:
         make_folder(folder)
     for case, picture in pictures.items():

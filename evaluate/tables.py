@@ -19,6 +19,10 @@ from preprocess.files import write_json, write_text
 _HEADER = ("case", "liver Dice", "tumour Dice", "liver mL", "true", "tumour mL", "true")
 
 
+#: All that is written to a folder of scores.
+WRITTEN = ("summary.json", "cases.csv", "lesions.csv", "versus.csv", "tables.md", "tables.tex", "index.html")
+
+
 def write_scores(cohort: CohortScore, folder: Path, comparison: Comparison | None = None) -> None:
     """Write the scores to `folder`, which is made if missing; every file names the convention.
 
@@ -28,6 +32,8 @@ def write_scores(cohort: CohortScore, folder: Path, comparison: Comparison | Non
     Raises ResourceError when the folder or a file cannot be written.
     """
     make_folder(folder)
+    summary = plain(summary_of(cohort, comparison))
+    write_json(folder / "summary.json", summary)  # first: it says whose the others are
     write_text(folder / "cases.csv", csv_of(case_rows(cohort.cases)))
     write_text(folder / "lesions.csv", csv_of(lesion_rows(cohort.cases), LESION_FIELDS))
     if comparison:
@@ -37,8 +43,6 @@ def write_scores(cohort: CohortScore, folder: Path, comparison: Comparison | Non
     tables = paper_tables(cohort, comparison)
     write_text(folder / "tables.md", "\n".join(table.markdown() for table in tables))
     write_text(folder / "tables.tex", "\n".join(table.latex() for table in tables))
-    summary = plain(summary_of(cohort, comparison))
-    write_json(folder / "summary.json", summary)
     pages = [case.case for case in cohort.cases if (folder / case.case / "index.html").is_file()]
     write_text(folder / "index.html", index_page(summary["cases"], summary, pages))
 

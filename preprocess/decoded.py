@@ -121,7 +121,8 @@ def _room(image: Decoded) -> NDArray[Any]:
     stored, turned = image.array, reoriented(image.array, image.grid, image.grid.canonical())
     slice_on_slice = turned.strides[0] == stored.strides[0] and turned.shape == stored.shape
     fits = stored.dtype.kind in "iu" and stored.dtype.itemsize == 2
-    if fits and slice_on_slice and stored.flags.c_contiguous and stored.flags.writeable:
+    flags = stored.flags
+    if fits and slice_on_slice and flags.c_contiguous and flags.aligned and flags.writeable:
         return stored.view(np.int16)
     return np.empty(turned.shape, np.int16)
 

@@ -14,9 +14,9 @@ from preprocess.errors import InputError
 #: 0.1 mm, and a missing slice is off by a whole step.
 STEP_TOLERANCE, LEAST_TOLERANCE_MM = 0.1, 0.01
 
-#: Up to so many equal steps in a row that are so much longer than those on both sides are gaps: something was there
-#: and is not. A longer row is how the scan was made.
-GAP_RATIO, GAP_STEPS = 1.5, 5
+#: Up to so many steps in a row that are all so much longer than those on both sides are gaps: something was there and
+#: is not. A longer row is how the scan was made. Half as long again, less what rounded positions take.
+GAP_RATIO, GAP_STEPS = 1.45, 5
 
 #: Slices further apart than this are not interpolated between: a lesion fits in.
 WIDEST_STEP_MM = 10.0
@@ -47,16 +47,14 @@ def even_step(folder: Path, heights: NDArray[np.float64]) -> float | None:
 
 def _gaps(steps: NDArray[np.float64]) -> NDArray[np.int64]:
     """Which of `steps` are gaps (see `GAP_RATIO`). At an end of the scan, with one side to compare, a single one is."""
-    ends = np.flatnonzero(np.abs(np.diff(steps)) > STEP_TOLERANCE * np.minimum(steps[1:], steps[:-1])) + 1
-    rows = np.split(np.arange(len(steps)), ends)
-    means = [0.0, *(float(steps[row].mean()) for row in rows), 0.0]
-    gaps = [
-        row
-        for k, row in enumerate(rows, 1)
-        if means[k] >= GAP_RATIO * max(means[k - 1], means[k + 1])
-        and len(row) <= (GAP_STEPS if 1 < k < len(rows) else 1)
-    ]
-    return np.concatenate(gaps) if gaps else np.array([], np.int64)
+    padded, found = np.concatenate([[0.0], steps, [0.0]]), set[int]()
+    for first in range(1, len(steps) + 1):
+        for last in range(first, min(first + GAP_STEPS, len(steps) + 1)):
+            inner = first > 1 and last < len(steps)
+            sides = max(padded[first - 1], padded[last + 1])
+            if (inner or first == last) and padded[first : last + 1].min() >= GAP_RATIO * sides:
+                found.update(range(first - 1, last))
+    return np.array(sorted(found), np.int64)
 
 
 def evened(

@@ -65,11 +65,18 @@ def check_writable(folder: Path) -> None:
         raise ResourceError(f"{folder}: cannot be written into ({error.strerror}); choose another -o") from error
 
 
-def require_own(folder: Path, names: Iterable[str], mark: str, what: str) -> None:
-    """Raises UsageError when `folder` holds one of `names` that is not `what`: its files always stand beside `mark`."""
-    foreign = [name for name in names if (folder / name).exists()]
-    if foreign and not (folder / mark).exists():
-        raise UsageError(f"-o {folder}: holds a {foreign[0]} that is not of {what}; choose another folder")
+def require_own(folder: Path, names: Iterable[str], mark: str, key: str, what: str) -> None:
+    """Raises UsageError when `folder` holds one of `names` that is not `what`.
+
+    That writes `mark` first, a JSON file with `key` in it.
+    """
+    there = [name for name in names if (folder / name).exists()]
+    try:
+        own = key in json.loads((folder / mark).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        own = False
+    if there and not own:
+        raise UsageError(f"-o {folder}: holds a {there[0]} that is not of {what}; choose another folder")
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview) -> None:

@@ -23,6 +23,10 @@ class Setup:
     def __call__(self, likely):
         (self.marks / str(os.getpid())).write_text(str(likely))
         count = len(list(self.marks.iterdir()))
+        if likely == "pid late":
+            time.sleep(1)
+        if likely == "big":
+            raise MemoryError
         if self.fault == "model":
             raise ModelError("no such model")
         if self.fault == "crash" or likely == "segv told":
@@ -54,6 +58,8 @@ def wait(_):
 
 
 def act(task):
+    if task.startswith("pid"):
+        return str(os.getpid())
     if task == "segv":
         os.kill(os.getpid(), signal.SIGSEGV)
     elif task == "kill":

@@ -20,12 +20,12 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
     from evaluate.case_table import read_facts
     from evaluate.comparison import Comparison
     from evaluate.pairs import evaluate_pairs, pair_cases
-    from evaluate.tables import screen_table, write_scores
+    from evaluate.tables import WRITTEN, screen_table, write_scores
 
-    require_own(output, ("index.html", "cases.csv", "lesions.csv", "versus.csv"), "summary.json", "scores of cascade")
+    require_own(output, WRITTEN, "summary.json", "schema", "scores of cascade")
     versus, table = options["versus"], options["cases"]
-    if table and table.resolve().parent == output.resolve():
-        raise UsageError(f"--cases {table}: lies in -o {output}, where cases.csv is written; choose another folder")
+    if table and table.resolve() in [(output / name).resolve() for name in WRITTEN]:
+        raise UsageError(f"--cases {table}: would be written over by the scores; choose another -o")
     left_out: list[str] = []
     leave_out = left_out.append if options["common"] else None
     each = [pair_cases(masks, truth, leave_out) for masks in (predictions, versus) if masks]
@@ -48,10 +48,10 @@ def report(source: Path, output: Path, **options: Any) -> None:
     from cascade.batch import refuse_failures
     from cascade.stage_report import report_cases
     from evaluate.pictures import png, three_planes
-    from evaluate.stage_tables import report_text, write_account
+    from evaluate.stage_tables import WRITTEN, report_text, write_account
     from preprocess.layouts import find_cases
 
-    require_own(output, ("index.html", "report.json", "lesions.csv"), "waterfall.csv", "an account of cascade")
+    require_own(output, WRITTEN, "report.json", "advice", "an account of cascade")
     runners = _runners(options["liver"], options["tumor"], options["device"])
     pictures: dict[str, bytes] = {}
 

@@ -110,7 +110,7 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
         on = f"{ranks.device}" + (f" and {ranks.world - 1} more" if ranks.world > 1 else "")
         click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {on}")
         if stage_name == "tumor":
-            _tell_tumors(training, held_out)
+            _tell_tumors(training, held_out, painted=settings.lesions.share > 0)
         with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
             outcome = work(job, _shower(bar) if sys.stdout.isatty() else _teller())
         _write_stage_report(run, stage_name, outcome, held_out)
@@ -119,11 +119,12 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
     click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}; {scores}")
 
 
-def _tell_tumors(training: Sequence[Any], held_out: Sequence[Any]) -> None:
+def _tell_tumors(training: Sequence[Any], held_out: Sequence[Any], *, painted: bool) -> None:
     learned, left = (sum(c.survey.lesions for c in cases if c.scores_tumor) for cases in (training, held_out))
     click.echo(f"  drawn tumours: {learned} to train on, {left} held out")
     if not learned and left:
-        click.echo("  warning: only synthetic tumours are learned from; give another --fold, or --fold all")
+        only = "only synthetic tumours are" if painted else "no tumour is"
+        click.echo(f"  warning: {only} learned from; give another --fold, or --fold all")
 
 
 def _shower(bar: Any) -> Any:

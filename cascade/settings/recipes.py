@@ -107,10 +107,11 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z_]*")
 def _parse_assignment(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     check(bool(equals) and "." in key, f"--set {short(text)}: write table.key=value, e.g. --set training.seed=3")
-    if _WORD.fullmatch(value) and value not in ("true", "false", "inf", "nan"):
-        value = f'"{value}"'  # a shell takes the quotes away
+    word = value.strip()
+    if _WORD.fullmatch(word) and word.lower() not in ("true", "false", "inf", "nan"):
+        word = f'"{word}"'  # a shell takes the quotes away
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        parsed = tomllib.loads(f"value = {word}")["value"]
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"--set {short(text)}: {short(repr(value))} is no TOML value, e.g. 0.5, [64, 64, 64], true or a word"

@@ -14,6 +14,7 @@ from cascade.batch import CaseSetup, Outputs, expand, report_answers
 from cascade.case import begin_case, run_case
 from cascade.locks import locked
 from preprocess.errors import BatchError, CascadeError, InputError, ResourceError
+from preprocess.io import read_scan
 from tests.made_dicom import dicom, series
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
@@ -218,9 +219,22 @@ def test_a_scan_that_was_read_early_is_taken_once_and_not_read_again(tmp_path, m
     assert "ok" in begin_case(path, fakes.fake_runner(), outputs, Early(path))()
 
 
-def test_what_cannot_be_read_early_is_said_at_its_turn(tmp_path):
-    with pytest.raises(InputError, match="there is no such file"):
-        begin_case(tmp_path / "none.nii", fakes.fake_runner(), Outputs(tmp_path), Early(tmp_path / "none.nii"))()
+def test_what_cannot_be_read_early_is_said_at_its_turn_and_read_but_once_more(tmp_path, monkeypatch):
+    path, reads = tmp_path / "bad.nii", []
+    path.write_bytes(b"no scan")
+    for module in ("ahead", "case"):
+        monkeypatch.setattr(f"cascade.{module}.read_scan", lambda path: reads.append(path) or read_scan(path))
+    with pytest.raises(InputError, match="is not a NIfTI file"):
+        begin_case(path, fakes.fake_runner(), Outputs(tmp_path), Early(path))()
+    assert reads == [path, path]
+
+
+def test_a_scan_that_was_read_early_is_not_kept_for_a_case_that_is_done(tmp_path):
+    done, other = written(tmp_path / "done.nii"), written(tmp_path / "other.nii")
+    run_case(done, fakes.fake_runner(), Outputs(tmp_path / "out"))
+    early = Early(other)
+    begin_case(done, fakes.fake_runner(), Outputs(tmp_path / "out"), early)
+    assert early.take(other) is None
 
 
 @pytest.mark.parametrize(("overwrite", "done", "read"), [(False, False, 1), (False, True, 0), (True, True, 1)])
@@ -277,10 +291,15 @@ def test_a_single_bad_case_gives_its_own_error(tmp_path):
         report_answers(answered([none], Outputs(tmp_path / "out")), expand([none]), print)
 
 
-def test_inputs_of_one_name_are_told_apart_by_the_folder_they_lie_in(tmp_path):
+def test_inputs_of_one_name_are_told_apart_by_the_folder_they_lie_in(tmp_path, monkeypatch):
     files = [written(tmp_path / name) for name in ("a/case.nii", "b/case.nrrd", "b/other.nii")]
     names = expand(files)
     assert names == dict(zip(files, ("a_case", "b_case", "other"), strict=True))
+    monkeypatch.chdir(tmp_path / "a")
+    (tmp_path / "a" / "linked.nii").symlink_to(tmp_path / "b" / "other.nii")
+    (tmp_path / "b" / "linked.nii").symlink_to(tmp_path / "a" / "case.nii")
+    near = [Path("case.nii"), Path("../b/case.nrrd"), Path("linked.nii"), Path("../b/linked.nii")]
+    assert list(expand(near).values()) == ["a_case", "b_case", "a_linked", "b_linked"]
     outputs = Outputs(tmp_path / "out", names=names)
     assert run_case(files[1], fakes.fake_runner(), outputs).startswith("b_case: ok")
     assert report_of(tmp_path / "out" / "b_case")["case"] == "b_case"

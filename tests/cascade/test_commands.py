@@ -44,7 +44,9 @@ def case(lesions, scores_tumor=True):
     [([case(0), case(3, scores_tumor=False)], [case(7)], True), ([case(2)], [case(7)], False), ([case(0)], [], False)],
 )
 def test_a_fold_that_leaves_no_drawn_tumour_to_learn_from_is_told(capsys, learned, held_out, warned):
-    training._tell_tumors(learned, held_out)
+    training._tell_tumors(learned, held_out, painted=False)
+    assert ("no tumour is learned from" in capsys.readouterr().out) == warned
+    training._tell_tumors(learned, held_out, painted=True)
     told = capsys.readouterr().out
     assert f"drawn tumours: {learned[0].survey.lesions} to train on, {7 * len(held_out)} held out\n" in told
     assert ("warning: only synthetic tumours are learned from; give another --fold, or --fold all" in told) == warned

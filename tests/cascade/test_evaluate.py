@@ -139,16 +139,32 @@ def test_an_unknown_convention_is_a_usage_error(cohort, capsys):
     assert "'miccai' is not one of 'lits', 'nnunet'" in capsys.readouterr().err
 
 
-def test_a_table_that_would_be_overwritten_is_refused(cohort, capsys):
-    table = (cohort / "out") / "cases.csv"
-    table.parent.mkdir()
-    table.write_text((cohort / "cases.csv").read_text())
+@pytest.mark.parametrize("name", ["cases.csv", "summary.json", "tables.md"])
+def test_a_file_of_another_program_is_not_written_over(cohort, capsys, name):
+    (cohort / "out").mkdir()
+    foreign = cohort / "out" / name
+    foreign.write_text('{"foreground_mean": 1}')  # as nnU-Net's summary.json
     assert evaluate(cohort, "first") == 2
-    assert "holds a cases.csv that is not of scores of cascade; choose another folder" in capsys.readouterr().err
-    (table.parent / "summary.json").write_text("{}")
+    assert f"holds a {name} that is not of scores of cascade; choose another folder" in capsys.readouterr().err
+    assert foreign.read_text() == '{"foreground_mean": 1}'
+
+
+def test_a_table_of_cases_is_not_written_over(cohort, capsys):
+    assert evaluate(cohort, "first") == 0
+    table = cohort / "out" / "cases.csv"
     assert evaluate(cohort, "first", "--cases", str(table)) == 2
-    assert "where cases.csv is written; choose another folder" in capsys.readouterr().err
-    assert table.read_text() == (cohort / "cases.csv").read_text()
+    assert f"--cases {table}: would be written over by the scores; choose another -o" in capsys.readouterr().err
+    (cohort / "out" / "patients.csv").write_text((cohort / "cases.csv").read_text())
+    assert evaluate(cohort, "first", "--cases", str(cohort / "out" / "patients.csv")) == 0
+
+
+def test_scores_that_were_stopped_half_way_are_written_again(cohort, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("evaluate.tables.paper_tables", lambda *_: 1 / 0)
+        assert evaluate(cohort, "first") == 1
+    assert (cohort / "out" / "cases.csv").exists()
+    assert not (cohort / "out" / "index.html").exists()
+    assert evaluate(cohort, "first") == 0
 
 
 def test_scores_of_an_earlier_run_are_replaced(cohort):

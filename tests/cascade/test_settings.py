@@ -102,14 +102,14 @@ def test_an_assignment_of_another_form_is_refused(assignment):
     )
 
 
-@pytest.mark.parametrize("value", ["", "a b", "[1, 2", "1 2"])
+@pytest.mark.parametrize("value", ["", "a b", "[1, 2", "1 2", "True", "Inf"])
 def test_an_assignment_that_is_no_toml_is_refused(value):
     text = message(assignments=[f"training.seed={value}"])
     assert text.startswith(f"--set training.seed={value}: {value!r} is no TOML value")
 
 
 def test_a_word_needs_no_quotes_which_a_shell_takes_away():
-    for value in ("dice_ce", '"dice_ce"'):
+    for value in ("dice_ce", '"dice_ce"', " dice_ce "):
         assert load_settings("tumor", assignments=[f"loss.name={value}"]).loss.name == "dice_ce"
     assert "training.seed" in message(assignments=["training.seed=abc"])
 

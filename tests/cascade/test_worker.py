@@ -128,6 +128,18 @@ def test_several_workers_are_told_different_tasks(ask):
     assert told(ask) == ["b", "slow"]
 
 
+def test_a_task_waits_for_the_worker_that_was_told_it(ask):
+    found = dict(ask("pid 1", "pid late", "pid 3", "pid 4", "pid 5", jobs=2))
+    (late,) = (mark.name for mark in ask.marks.iterdir() if mark.read_text() == "pid late")
+    assert found["pid late"] == late
+    assert found["pid 1"] != late
+
+
+def test_a_task_that_leaves_no_memory_to_set_up_is_done_by_another(ask):
+    assert ask("big", "b") == [("big", "big done"), ("b", "b done")]
+    assert told(ask) == ["None", "big"]
+
+
 def test_a_task_that_kills_who_sets_up_is_not_told_again(ask):
     assert ask("segv told", "b") == [("segv told", "segv told done"), ("b", "b done")]
     assert told(ask) == ["None", "segv told"]

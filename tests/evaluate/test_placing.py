@@ -79,3 +79,15 @@ def test_how_far_a_liver_reaches_beyond_a_grid(at, shape, step_mm, expected):
 def test_nothing_reaches_nowhere():
     labels = LabelMap(np.zeros((2, 3, 4), np.uint8), Grid((2, 3, 4), (1.0, 1.0, 1.0)))
     assert beyond_mm(labels, Grid((1, 1, 1), (1.0, 1.0, 1.0), (500.0, 0.0, 0.0))) == 0
+
+
+def test_a_round_liver_on_a_turned_grid_reaches_nowhere_beyond():
+    _, y, x = np.indices((3, 41, 41))
+    ball = LabelMap(((y - 20) ** 2 + (x - 20) ** 2 <= 15**2).astype(np.uint8), Grid((3, 41, 41), (1.0, 1.0, 1.0)))
+    cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    axes = ((0, 0, 1), (sine, cosine, 0), (cosine, -sine, 0))
+    middle = np.array([20.0, 20.0, 1.0])
+    corner = middle - 16 * np.array(axes[1]) - 16 * np.array(axes[2]) - np.array(axes[0])
+    grid = Grid((3, 33, 33), (1.0, 1.0, 1.0), tuple(corner), axes)  # 16 voxels to each side of the middle
+    assert beyond_mm(ball, grid) == 0
+    assert np.count_nonzero(placed_on(ball, grid).array) > 0.98 * np.count_nonzero(ball.array)

@@ -143,10 +143,22 @@ def test_an_empty_report_is_refused(tmp_path):
         write_account(StageReport(()), tmp_path, {})
 
 
-def test_pictures_of_an_earlier_account_do_not_stay(accounts, tmp_path):
-    for names in (("volume-2", "gone"), ("volume-2",)):
-        write_account(StageReport((accounts.seen,)), tmp_path, {}, {name: name.encode() for name in names})
-    assert {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()} == {"volume-2.png": b"volume-2"}
+def test_pictures_of_an_earlier_account_do_not_stay_but_those_of_others_do(accounts, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "figure1.png").write_bytes(b"mine")
+    both = StageReport((accounts.seen, accounts.liver_only))
+    write_account(both, tmp_path, {}, {"volume-2": b"2", "volume-4": b"4"})
+    write_account(StageReport((accounts.seen,)), tmp_path, {}, {"volume-2": b"new"})
+    left = {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
+    assert left == {"figure1.png": b"mine", "volume-2.png": b"new"}
+
+
+def test_no_picture_outside_the_folder_is_removed(accounts, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    (tmp_path / "out" / "report.json").write_text('{"cases": [{"case": "../../mine"}, {"case": "../mine"}]}')
+    write_account(StageReport((accounts.seen,)), tmp_path / "out", {})
+    assert (tmp_path / "mine.png").exists()
 
 
 def test_tumours_that_nobody_drew_are_not_none(accounts):

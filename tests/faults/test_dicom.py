@@ -61,9 +61,10 @@ def test_row_58_missing_slice(tmp_path, heights):
     refused(series(tmp_path / "ct", heights), r"gaps at \d+\.0 to \d+\.0 mm above the lowest; restore the missing")
 
 
-@pytest.mark.parametrize("missing", [(3, 5), (3, 5, 7), (3, 5, 6), (2, 7)])
-def test_row_58_missing_slices_do_not_hide_each_other(tmp_path, missing):
-    heights = [2 * k for k in range(10 + len(missing)) if k not in missing]
+@pytest.mark.parametrize("step", [2, 0.8, 3.27])
+@pytest.mark.parametrize("missing", [(3, 5), (3, 5, 7), (3, 5, 6), (2, 7), (3, 4, 6, 7, 8)])
+def test_row_58_missing_slices_do_not_hide_each_other(tmp_path, missing, step):
+    heights = [round(step * k, 2) for k in range(10 + len(missing)) if k not in missing]
     refused(series(tmp_path / "ct", heights, array=np.stack([STORED[0]] * len(heights))), "restore the missing slices")
 
 
