@@ -69,6 +69,10 @@ def act(task):
     elif task == "slow":
         Path("/proc/self/comm").write_text("slow")
         time.sleep(2)
+    elif task.startswith("until "):
+        Path("/proc/self/comm").write_text("slow")
+        while not Path(task.removeprefix("until ")).exists():
+            time.sleep(0.01)
     elif task == "error":
         raise InputError("bad file")
     elif task == "bug":

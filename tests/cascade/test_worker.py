@@ -146,20 +146,23 @@ def test_a_task_that_kills_who_sets_up_is_not_told_again(ask):
 
 
 def test_a_worker_that_dies_idle_is_no_answer(tmp_path):
-    found = answers(["a", "b", "slow", "c"], Setup(tmp_path), 2, 60.0)
+    marks, end = tmp_path / "marks", tmp_path / "end"
+    marks.mkdir()
+    found = answers(["a", "b", f"until {end}", "c"], Setup(marks), 2, 60.0)
     first = [next(found) for _ in range(3)]
     assert sorted(task for task, _ in first) == ["a", "b", "c"]
-    while not any(busy(int(path.name)) for path in tmp_path.iterdir()):
+    while not any(busy(int(path.name)) for path in marks.iterdir()):
         time.sleep(0.01)
-    for path in tmp_path.iterdir():
+    for path in marks.iterdir():
         if not busy(int(path.name)):
             os.kill(int(path.name), signal.SIGKILL)
-    assert next(found) == ("slow", "slow done")
+    end.touch()
+    assert next(found) == (f"until {end}", f"until {end} done")
     assert not list(found)
 
 
 def busy(pid):
-    """Whether the process is in `slow`, which leaves a mark."""
+    """Whether the process is in `until`, which leaves a mark."""
     return Path(f"/proc/{pid}/comm").read_text() == "slow\n"
 
 
