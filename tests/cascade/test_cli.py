@@ -153,6 +153,17 @@ def test_a_report_goes_on_after_a_case_that_fails(tmp_path, models, capsys):
     assert (out / "index.html").exists()
 
 
+@pytest.mark.parametrize("name", ["report.json", "report.txt", "stages.csv"])
+def test_a_report_of_another_program_is_not_written_over(tmp_path, models, capsys, name):
+    source, out = dataset_at(tmp_path / "lits"), tmp_path / "report"
+    out.mkdir()
+    (out / name).write_text("{}")
+    options = ["-o", str(out), *(f"--{stage}={path}" for stage, path in models.items())]
+    assert run_command(["report", str(source), *options]) == 2
+    assert f"holds a {name} that is not of an account of cascade; choose another folder" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "{}")]
+
+
 def test_training_twice_into_one_folder_needs_resume(prepared, tmp_path, capsys):
     command = ["train-liver", str(prepared), "-o", str(tmp_path / "run"), "--fold", "0/2", *tiny()]
     assert run_command([*command, "--steps", "1"]) == 0
