@@ -63,10 +63,12 @@ class CaseSetup:
 
         Raises ModelError and ResourceError.
         """
-        from cascade.machine import tune_allocator
+        from cascade.machine import share_cores, tune_allocator
 
+        # Before torch, which the module below imports, and before any scan.
+        share_cores()
         if not self.plain_malloc:
-            tune_allocator()  # before torch, which the module below imports, and before any scan
+            tune_allocator()
         early = Early(likely) if likely and (self.outputs.overwrite or not self._stands(likely)) else None
         import torch
 

@@ -25,6 +25,8 @@ N = TypeVar("N")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: From how many bytes on a piece of memory is mapped apart: the most that glibc takes, and that older ones take.
 _MMAP_THRESHOLDS = (2**30, 2**25)
+#: As many as libgomp itself takes where it knows that there are more threads than cores.
+_SPINS = 1000
 #: The device that is no torch device: the CPU by OpenVINO, for prediction alone (see `cascade.engine`).
 OPENVINO = "openvino"
 
@@ -40,6 +42,18 @@ def tune_allocator() -> None:
         # One without the other does harm: either ends glibc's own adapting of both to what the program does.
         if any(mallopt(_M_MMAP_THRESHOLD, ctypes.c_int(size)) for size in _MMAP_THRESHOLDS):
             mallopt(_M_TRIM_THRESHOLD, ctypes.c_int(2**31 - 1))
+
+
+def share_cores() -> None:
+    """Have torch's threads sleep soon when they wait for each other, so that programs beside them are not slowed.
+
+    GNU's OpenMP, which torch's builds for Linux use, has them spin for some milliseconds; where another program holds
+    one of the cores, all others then wait by spinning, and two runs at once take ten times as long as one instead of
+    twice. Alone, no time is lost. To be called before torch is imported; what the user has set stays.
+    See libgomp's manual, GOMP_SPINCOUNT.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
 
 
 def pick_device(name: str, place: int | None = None) -> torch.device:

@@ -1,16 +1,17 @@
 """What the commands do, between the command line and the parts, by what a user has in hand. Prints what a person wants.
 
-Whoever imports this package has the allocator tuned before torch comes, which the modules in it import.
+Whoever imports this package has allocator and threads set before torch comes, which the modules in it import.
 """
 
 from __future__ import annotations
 
 import click
 
-from cascade.machine import tune_allocator
+from cascade.machine import share_cores, tune_allocator
 from preprocess.text import printable
 
 tune_allocator()
+share_cores()
 
 
 def say(text: str) -> None:

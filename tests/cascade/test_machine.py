@@ -1,4 +1,6 @@
+import os
 import platform
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -108,3 +110,25 @@ def test_a_process_is_left_at_once_with_5_and_a_line():
     code = "import threading, time; from cascade.machine import leave; threading.Timer(0, leave, ['gone']).start(); "
     child = subprocess.run([sys.executable, "-c", f"{code}time.sleep(60)"], capture_output=True, text=True, timeout=30)
     assert (child.returncode, child.stderr) == (5, "cascade: gone\n")
+
+
+_SET = """
+from pathlib import Path
+from cascade.batch import CaseSetup, Outputs
+CaseSetup(None, None, False, "cpu", False, Outputs(Path(".")), 1, True)(None)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="torch's builds for Linux use GNU's OpenMP")
+@pytest.mark.parametrize("code", ["import cascade.commands", _SET], ids=["command", "worker"])
+@pytest.mark.parametrize(
+    ("own", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+    ids=["default", "count", "policy"],
+)
+def test_threads_that_wait_for_each_other_soon_sleep_unless_the_user_has_said_how_they_wait(code, own, spins):
+    env = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    env |= {"OMP_DISPLAY_ENV": "verbose", **own}
+    code += "\nimport torch"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=env).stderr
+    assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", told) == [spins]
