@@ -57,6 +57,12 @@ class _Source:
     drawn: tuple[bool, ...]
 
 
+def require_pools(shares: Mapping[str, float], stage: Stage) -> None:
+    """Raises UsageError where `sampling.shares` names a pool that `stage` does not have."""
+    if unknown := set(shares) - set(stage.pools):
+        raise UsageError(f"sampling.shares: unknown {', '.join(sorted(unknown))}; known: {', '.join(stage.pools)}")
+
+
 class Sampler:
     """Draws patches from the prepared cases of one stage.
 
@@ -75,9 +81,6 @@ class Sampler:
         part: slice = slice(None),
         device: torch.device = _CPU,
     ) -> None:
-        unknown = set(settings.sampling.shares) - set(stage.pools)
-        if unknown:
-            raise UsageError(f"sampling.shares: unknown {', '.join(sorted(unknown))}; known: {', '.join(stage.pools)}")
         self.at, self._device = "", device
         self._numbers = range(settings.sampling.batch)[part]
         self._settings, self._preparation = settings, preparation

@@ -147,7 +147,8 @@ def load_stage_models(path: Path | None, name: str) -> tuple[Model, ...]:
     """The models of the stage `name` that predict together: one file, None for the one that comes with the package.
 
     A folder is that of a training with --folds: its `fold-*/best.safetensors`, whose probabilities are averaged. Raises
-    ModelError when it holds none, or models that prepare scans, or decide, in different ways.
+    ModelError when it holds none, when the training has not ended, or for models that prepare scans, or decide, in
+    different ways.
     """
     if path is None or not path.is_dir():
         return (load_model(path or shipped_path(name), STAGES[name]),)
@@ -155,6 +156,11 @@ def load_stage_models(path: Path | None, name: str) -> tuple[Model, ...]:
     if not models:
         raise ModelError(
             f"{path}: holds no fold-*/best.safetensors; give a model file or the -o of a training by --folds"
+        )
+    # Its report is written after the last fold; copies of the models alone have no state to resume.
+    if any(path.glob("fold-*/resume.safetensors")) and not (path / "report.json").exists():
+        raise ModelError(
+            f"{path}: its training has not ended; go on with --resume, or give one fold-*/best.safetensors"
         )
     for model in models[1:]:
         if (model.preparation, model.settings.policy) != (models[0].preparation, models[0].settings.policy):

@@ -120,7 +120,7 @@ class RunLog:
     def _open_board(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._board = SummaryWriter(str(folder), purge_step=step or None)
+        self._board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def _on_board(self, act: Callable[[Any], object]) -> None:
         try:

@@ -110,10 +110,10 @@ LOSSES: Mapping[str, tuple[Callable[..., Tensor] | None, Callable[[Counts], Tens
 }
 
 
-def _named(name: str) -> tuple[Callable[..., Tensor] | None, Callable[[Counts], Tensor] | None]:
+def require_loss(name: str) -> None:
+    """Raises UsageError for a `loss.name` that nobody knows."""
     if name not in LOSSES:
         raise UsageError(f"loss.name = {name!r} is unknown; known: {', '.join(LOSSES)}")
-    return LOSSES[name]
 
 
 def region_sums(logits: Tensor, target: Tensor, trust: Tensor, settings: Loss) -> Tensor:
@@ -121,10 +121,9 @@ def region_sums(logits: Tensor, target: Tensor, trust: Tensor, settings: Loss) -
 
     They are the voxels' part of the loss, the voxels, and those of the region both in prediction and truth, in the
     prediction, and in the truth. `logits`, `target` (0/1) and `trust` are (n, regions, z, y, x); `trust` is 1 where the
-    label of that region is known and 0 where it is not (the liver of a case whose tumours nobody drew). Raises
-    UsageError for an unknown loss.
+    label of that region is known and 0 where it is not (the liver of a case whose tumours nobody drew).
     """
-    by_voxel, _ = _named(settings.name)
+    by_voxel, _ = LOSSES[settings.name]
     logits = logits.float()
     claimed, known = torch.sigmoid(logits) * trust, trust.sum(_POOLED)
     cost = logits.sum(_POOLED) * 0  # keeps the graph where nothing else does
@@ -143,7 +142,7 @@ def region_loss(sums: Tensor, settings: Loss) -> Tensor:
     A ratio is left out for a region that the batch does not hold, where it has no useful gradient; a loss without a
     voxels' part takes the share of false voxels instead. Finite for every batch, also for one that is trusted nowhere.
     """
-    by_voxel, by_count = _named(settings.name)
+    by_voxel, by_count = LOSSES[settings.name]
     cost, known, _, _, wanted = sums.unbind()
     known = known.clamp(min=1)
     total = (cost / known).mean()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from cascade.settings import Settings, load_settings, read_table
 from preprocess.errors import InputError
+from preprocess.preparation import Preparation, SpacingPlan
 from preprocess.prepared import PreparedCase, PreparedDataset
 
 PLAN = "plan.toml"
@@ -37,11 +38,15 @@ _KEY = re.compile(r"^# key [0-9a-f]{16}\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Sized:
-    """A stage's settings beside the recipe that they come from, and what a training step with them takes."""
+    """A stage's settings beside the recipe that they come from, and what a training step with them takes.
+
+    `given` are the keys ("table.key") of the recipe that a user's file set.
+    """
 
     recipe: Settings
     chosen: Settings
     bytes: int
+    given: frozenset[str] = frozenset()
 
 
 def plan_text(dataset: PreparedDataset, stages: Mapping[str, Sized], told: str) -> str:
@@ -71,14 +76,40 @@ def plan_of(folder: Path, stage: str, dataset: PreparedDataset) -> Path | None:
     path = folder / PLAN
     if not path.exists():
         return None
-    spacings = [case.survey.spacing_mm for case in dataset.cases]
-    planned, done = load_settings(stage, plan=path).preparation.resolved(spacings), dataset.preparations[stage]
+    planned, done = _resolved(load_settings(stage, plan=path).preparation, dataset), dataset.preparations[stage]
     if "preparation" in read_table(path).get(stage, {}) and planned != done:
         raise InputError(
-            f"{path}: [{stage}.preparation] says {_by(planned.spacing_mm)} mm, {list(planned.window_hu)} HU; the scans "
-            f"are prepared at {_by(done.spacing_mm)} mm, {list(done.window_hu)} HU: run cascade prepare again"
+            f"{path}: [{stage}.preparation] says {_way(planned)}; the scans are prepared at {_way(done)}: run cascade "
+            "prepare again"
         )
     return path
+
+
+def settings_for(
+    folder: Path, stage: str, dataset: PreparedDataset, configs: Sequence[Path], assignments: Sequence[str]
+) -> Settings:
+    """What a training on the dataset in `folder` is made with: recipe, plan, the user's files and assignments.
+
+    Raises UsageError when one of these cannot be used, and InputError when one says to prepare scans in another way
+    than these are prepared: training cannot change that any more.
+    """
+    plan = plan_of(folder, stage, dataset)
+    settings = load_settings(stage, configs, assignments, plan)
+    asked, done = settings.preparation, dataset.preparations[stage]
+    if asked != load_settings(stage, plan=plan).preparation and (got := _resolved(asked, dataset)) != done:
+        raise InputError(
+            f"--config or --set: [preparation] says {_way(got)}; the scans in {folder} are prepared at {_way(done)}: "
+            f"give it to cascade prepare --{stage}-config"
+        )
+    return settings
+
+
+def _resolved(asked: SpacingPlan, dataset: PreparedDataset) -> Preparation:
+    return asked.resolved([case.survey.spacing_mm for case in dataset.cases])
+
+
+def _way(preparation: Preparation) -> str:
+    return f"{_by(preparation.spacing_mm)} mm, {list(preparation.window_hu)} HU"
 
 
 def _key(text: str) -> str:
@@ -86,28 +117,54 @@ def _key(text: str) -> str:
 
 
 def _tables(stage: str, sized: Sized, dataset: PreparedDataset) -> Iterator[str]:
+    lines = _chosen(stage, sized, dataset)
+    for place in sorted(sized.given):
+        table, key = place.split(".")
+        value = getattr(getattr(sized.recipe, table), key)
+        lines.setdefault(table, {}).setdefault(key, f"{_toml(value)}  # as it was set")
+    for table, rows in lines.items():
+        yield f"\n[{stage}.{table}]\n"
+        yield from (f"{key} = {row}\n" for key, row in rows.items())
+
+
+def _chosen(stage: str, sized: Sized, dataset: PreparedDataset) -> dict[str, dict[str, str]]:
+    """By table and key what the plan itself decides, each value with its reason."""
     chosen, preparation = sized.chosen, dataset.preparations[stage]
     spacing, patch = np.array(preparation.spacing_mm), np.array(chosen.sampling.patch)
-    yield f"\n[{stage}.preparation]\n"
-    yield f"finest_mm = {list(preparation.spacing_mm)}  # {_spacing_told(sized.recipe, dataset)}\n"
-    yield f"coarsest_mm = {list(preparation.spacing_mm)}  # equal, so fixed{_lesions_told(spacing, dataset)}\n"
-    yield f"window_hu = {list(preparation.window_hu)}  # becomes -1..1, the rest is clipped; {_hu_told(dataset)}\n"
+    mm = list(preparation.spacing_mm)
     scans = np.array([case.image(stage).shape for case in dataset.cases])
-    yield f"\n[{stage}.sampling]\n"
-    yield (
-        f"patch = {list(chosen.sampling.patch)}  # {_by(patch * spacing)} mm; scans have {_by(scans.min(0))} to "
-        f"{_by(scans.max(0))} voxels, median {_by(np.median(scans, 0))}{_versus(sized, 'sampling', 'patch')}\n"
-    )
-    memory = f"a training step takes about {sized.bytes / 1e9:.2g} GB"
-    yield f"batch = {chosen.sampling.batch}  # patches a step; {memory}{_versus(sized, 'sampling', 'batch')}\n"
+    seen = f"{_by(patch * spacing)} mm; scans have {_by(scans.min(0))} to {_by(scans.max(0))} voxels, median "
     network, multiple = chosen.network, chosen.network.multiple
-    yield f"\n[{stage}.network]\nfeatures = {list(network.features)}  # {len(network.features)} levels, the coarsest "
-    yield f"of {_by(patch // multiple)} voxels of {_by(multiple * spacing)} mm{_versus(sized, 'network', 'features')}\n"
-    # Whatever else decides about the memory and the multiples of a patch must stay as it was planned with.
-    for key, why in _NETWORK.items():
-        value = json.dumps(getattr(network, key))
-        yield f"{key} = {value}  # {why}{_versus(sized, 'network', key)}\n"
-    yield f"\n[{stage}.window]\nsize = {list(chosen.window.size)}  # of prediction; as the patch, or as it was set\n"
+    levels = f"{len(network.features)} levels, the coarsest of {_by(patch // multiple)} voxels of "
+    return {
+        "preparation": {
+            "finest_mm": f"{mm}  # {_spacing_told(sized.recipe, dataset)}",
+            "coarsest_mm": f"{mm}  # equal, so fixed{_lesions_told(spacing, dataset)}",
+            "window_hu": f"{list(preparation.window_hu)}  # becomes -1..1, the rest is clipped; {_hu_told(dataset)}",
+        },
+        "sampling": {
+            "patch": f"{list(chosen.sampling.patch)}  # {seen}{_by(np.median(scans, 0))}"
+            + _versus(sized, "sampling", "patch"),
+            "batch": f"{chosen.sampling.batch}  # patches a step; a training step takes about "
+            f"{sized.bytes / 1e9:.2g} GB{_versus(sized, 'sampling', 'batch')}",
+        },
+        "network": {
+            "features": f"{list(network.features)}  # {levels}{_by(multiple * spacing)} mm"
+            + _versus(sized, "network", "features"),
+            # Whatever else decides about the memory and the multiples of a patch must stay as it was planned with.
+            **{
+                key: f"{json.dumps(getattr(network, key))}  # {why}{_versus(sized, 'network', key)}"
+                for key, why in _NETWORK.items()
+            },
+        },
+        "window": {"size": f"{list(chosen.window.size)}  # of prediction; as the patch, or as it was set"},
+    }
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value)
 
 
 def _versus(sized: Sized, table: str, key: str) -> str:

@@ -12,6 +12,7 @@ from cascade.plan_file import PLAN, Sized, is_edited, plan_text
 from cascade.settings import Settings, load_settings, read_table
 from cascade.sizing import Budget, Sizer
 from cascade.stages import STAGES
+from preprocess.errors import UsageError
 from preprocess.files import write_text
 from preprocess.geometry import index3
 from preprocess.prepared import PreparedDataset, StagePlan
@@ -49,8 +50,15 @@ class Basis:
         if self.kept:
             return f"{path} was edited and is kept; delete it for a new plan"
         budget = _budget(memory_gb)
-        write_text(path, plan_text(dataset, {name: self._sized(name, dataset, budget) for name in STAGES}, budget.told))
-        return f"plan for training: {path}"
+        stages = {name: self._sized(name, dataset, budget) for name in STAGES}
+        write_text(path, plan_text(dataset, stages, budget.told))
+        short = [
+            f"warning: a training step of stage {name} takes about {sized.bytes / 1e9:.2g} GB, more than the "
+            f"{budget.bytes / 1e9:.2g} GB that there are for it; set smaller sizes in {PLAN}"
+            for name, sized in stages.items()
+            if sized.bytes > budget.bytes
+        ]
+        return "\n".join([*short, f"plan for training: {path}"])
 
     def _sized(self, name: str, dataset: PreparedDataset, budget: Budget) -> Sized:
         half = autocast_dtype(pick_device("auto")) is not None
@@ -61,15 +69,27 @@ class Basis:
         scans = [index3(case.image(name).shape) for case in dataset.cases]
         recipe = self.settings[name]
         chosen = Sizer(recipe, scans, self.fixed[name], cost).sized(budget)
-        return Sized(recipe, chosen, cost(chosen))
+        return Sized(recipe, chosen, cost(chosen), self.fixed[name])
 
 
 def basis(folder: Path, configs: Mapping[str, Path | None]) -> Basis:
-    """The recipe with a kept plan and the user's files over it. Raises UsageError when one of them cannot be used."""
+    """The recipe with a kept plan and the user's files over it.
+
+    Raises UsageError when one of them cannot be used, or when a file says to prepare scans in another way than the kept
+    plan, which would then refuse to train on them.
+    """
     kept = is_edited(folder / PLAN)
     files = {name: [file] if (file := configs[name]) else [] for name in STAGES}
     plan = folder / PLAN if kept else None
     settings = {name: load_settings(name, files[name], plan=plan) for name in STAGES}
+    for name in STAGES if kept else ():
+        if "preparation" in read_table(folder / PLAN).get(name, {}) and (
+            settings[name].preparation != load_settings(name, plan=plan).preparation
+        ):
+            raise UsageError(
+                f"{configs[name]}: says otherwise how to prepare scans than {folder / PLAN}, which was edited and is "
+                f"kept: change [{name}.preparation] there, or delete it for a new plan"
+            )
     return Basis(folder, settings, {name: _keys(files[name]) for name in STAGES}, kept)
 
 

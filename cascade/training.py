@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from cascade import __version__
-from cascade.batches import Batch, Sampler, ahead, in_turn
+from cascade.batches import Batch, Sampler, ahead, in_turn, require_pools
 from cascade.checkpoint import load_model, save_model
 from cascade.inference import as_infer
 from cascade.interrupts import StopNow, StopSignals
 from cascade.logs import NoLog, RunLog
-from cascade.losses import deep_loss, deep_sums
+from cascade.losses import deep_loss, deep_sums, require_loss
 from cascade.machine import autocast_dtype
 from cascade.settings import Optimizer, as_table
 from cascade.training_state import BEST, LAST, Job, State, fresh_state, model_of, resumed_state, save_state
@@ -61,6 +61,8 @@ def train(job: Job, show: Show) -> Outcome:
     memory do not suffice, and Interrupted on SIGINT or SIGTERM after saving the state.
     """
     ranks = job.ranks
+    require_loss(job.settings.loss.name)
+    require_pools(job.settings.sampling.shares, job.stage)
     ranks.require_shares(job.settings.sampling.batch)
     ranks.require_alike(_given(job))
     torch.manual_seed(job.settings.training.seed)
@@ -259,6 +261,9 @@ def _save(job: Job, state: State) -> None:
 
 def _finish(job: Job, state: State, last: Validation | None) -> Outcome:
     """Write `last`, and `best` where nothing was held out to choose by."""
+    if state.skipped:
+        told = f"{state.skipped} of {state.step} steps were skipped: their loss or its gradients were not finite"
+        state.warnings += (told,)
     save_model(job.folder / LAST, model_of(job, state, last))
     best_path = job.folder / BEST
     if last is None or not best_path.exists():

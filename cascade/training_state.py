@@ -112,6 +112,8 @@ def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:
     warnings = []
     if (wanted := model.preparation.window_hu) != (window := job.preparation.window_hu):
         warnings.append(f"--init: the model learned HU {list(wanted)}, these scans are prepared at {list(window)}")
+    if (learned := model.preparation.spacing_mm) != (spacing := job.preparation.spacing_mm):
+        warnings.append(f"--init: the model learned at {list(learned)} mm, these scans are prepared at {list(spacing)}")
     network.load_state_dict(dict(model.weights), strict=False)  # the outputs that only training has stay as they are
     seen = {*model.trained_on, *model.chosen_on}
     known = [case.name for case in job.held_out if case.survey.content in seen]
@@ -149,6 +151,8 @@ def save_state(job: Job, state: State) -> None:
         "bad_in_a_row": state.bad_in_a_row,
         "look_due": state.look_due,
         "begun_from": state.begun_from,
+        "warnings": state.warnings,
+        "minutes": job.minutes,
         "logged": {"rows": state.logged.rows, "losses": state.logged.losses},
         "stage": job.stage.name,
         "settings": as_table(job.settings),
@@ -184,12 +188,25 @@ def resumed_state(job: Job) -> State:
         begun_from = header["begun_from"]
         state.begun_from = begun_from and (tuple(begun_from[0]), tuple(begun_from[1]))
         state.logged = Logged(header["logged"]["rows"], tuple(header["logged"]["losses"]))
+        before = tuple(header["warnings"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         what = str(error).splitlines()[-1].strip()
         raise ModelError(f"{path}: of another version of cascade ({what}); train again into another -o") from error
     state.best, told = _best_so_far(job)
-    state.warnings = (*warnings, *told)
+    state.warnings = tuple(dict.fromkeys((*before, *warnings, *told)))
     return state
+
+
+def limit_of(folder: Path) -> tuple[float | None, int]:
+    """The minutes and the steps that the run in `folder` was last given; it ends by steps where the minutes are None.
+
+    Raises ModelError as `resumed_state` does.
+    """
+    file, _ = _newest_whole(folder)
+    try:
+        return file.header["minutes"], int(file.header["settings"]["training"]["steps"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / RESUME}: of another version of cascade; train again into another -o") from error
 
 
 def _newest_whole(folder: Path) -> tuple[TensorFile, tuple[str, ...]]:

@@ -15,7 +15,7 @@ def _training_options(command: Decorated) -> Decorated:
         click.option(
             "--resume",
             is_flag=True,
-            help="Go on where the run in -o stopped, or with more --steps or --minutes where it ended.",
+            help="Go on where the run in -o stopped, to where it was to end, or to another --steps or --minutes.",
         ),
         click.option("--init", type=EXISTING, help="Begin from this model's weights, e.g. to refine it on own scans."),
         click.option("--steps", type=click.IntRange(1), help="Stop after so many steps.  [default: from the settings]"),

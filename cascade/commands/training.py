@@ -45,6 +45,8 @@ def _train_folds(stage_name: str, data: Path, run: Path, count: int, ranks: Any,
     from preprocess.prepared import load_dataset
 
     count = min(count, len({case.patient for case in load_dataset(data).cases}))
+    if ranks.from_first(lambda: (run / "fold-0" / RESUME).exists()):
+        options = _with_limit(run / "fold-0", ranks, **options)  # of the folds that were not begun, too
     for k in range(count):
         part = run / f"fold-{k}"
         again = ranks.from_first(lambda state=part / RESUME: options["resume"] and state.exists())
@@ -72,8 +74,7 @@ def _report_folds(stage_name: str, run: Path, count: int) -> None:
 def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: Any) -> None:
     from cascade.checkpoint import load_model
     from cascade.locks import locked
-    from cascade.plan_file import plan_of
-    from cascade.settings import load_settings
+    from cascade.plan_file import settings_for
     from cascade.stages import STAGES
     from cascade.training import train as work
     from cascade.training_state import BEST, LAST, RESUME, Job
@@ -81,13 +82,13 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
 
     if options["minutes"] and options["steps"]:
         raise UsageError("--minutes and --steps exclude each other: give one")
-    dataset = load_dataset(data)
-    plan = plan_of(data, stage_name, dataset)
-    settings = load_settings(stage_name, options["configs"], options["assignments"], plan)
-    if options["steps"]:
-        settings = replace(settings, training=replace(settings.training, steps=options["steps"]))
     if options["init"] and options["resume"]:
         raise UsageError("--init and --resume exclude each other: a run that is resumed remembers what it began from")
+    dataset = load_dataset(data)
+    settings = settings_for(data, stage_name, dataset, options["configs"], options["assignments"])
+    options = _with_limit(run, ranks, **options)
+    if options["steps"]:
+        settings = replace(settings, training=replace(settings.training, steps=options["steps"]))
     training, held_out = split_by_fold(dataset.cases, options["fold"] or "0/5")
     with locked(run) if ranks.first else nullcontext():
         if ranks.first and not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):
@@ -111,12 +112,25 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
         click.echo(f"{stage_name}: {len(training)} cases to train on, {len(held_out)} held out, on {on}")
         if stage_name == "tumor":
             _tell_tumors(training, held_out, painted=settings.lesions.share > 0)
-        with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str) as bar:
+        with click.progressbar(length=1000, label=f"train-{stage_name}", item_show_func=str, show_eta=False) as bar:
             outcome = work(job, _shower(bar) if sys.stdout.isatty() else _teller())
         _write_stage_report(run, stage_name, outcome, held_out)
     say((run / "report.txt").read_text("utf-8"))
     scores = f"held out: {outcome.best.text()}" if outcome.best else "nothing was held out to score it"
     click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}; {scores}")
+
+
+def _with_limit(run: Path, ranks: Any, **options: Any) -> dict[str, Any]:
+    """`options` with the limit that the run was begun with, where it is resumed and given none."""
+    from cascade.settings import read_table
+    from cascade.training_state import limit_of
+
+    named = any(text.partition("=")[0].strip() == "training.steps" for text in options["assignments"])
+    named = named or any("steps" in read_table(path).get("training", {}) for path in options["configs"])
+    if not options["resume"] or options["minutes"] or options["steps"] or named:
+        return options
+    minutes, steps = ranks.from_first(lambda: limit_of(run))
+    return {**options, "minutes": minutes, "steps": None if minutes else steps}
 
 
 def _tell_tumors(training: Sequence[Any], held_out: Sequence[Any], *, painted: bool) -> None:
@@ -128,27 +142,42 @@ def _tell_tumors(training: Sequence[Any], held_out: Sequence[Any], *, painted: b
 
 
 def _shower(bar: Any) -> Any:
+    left = _Left()
+
     def show(step: int, share: float, loss: float, best: float) -> None:
-        bar.update(max(0, int(1000 * share) - bar.pos), _progress(step, loss, best))
+        bar.update(max(0, int(1000 * share) - bar.pos), _progress(step, loss, best) + left.at(share))
 
     return show
 
 
 def _teller() -> Any:
     """In place of the bar where there is no terminal, as in a log file: a line every `TELL_EVERY_S` seconds."""
-    begun: tuple[float, float] | None = None
-    told = time.monotonic()
+    left, told = _Left(), time.monotonic()
 
     def tell(step: int, share: float, loss: float, best: float) -> None:
-        nonlocal begun, told
-        now = time.monotonic()
-        begun = begun or (now, share)
-        if now - told < TELL_EVERY_S or share <= begun[1]:
-            return
-        told, left = now, (now - begun[0]) * (1 - share) / (share - begun[1])
-        click.echo(f"{_progress(step, loss, best)}; {100 * share:.0f} %, {timedelta(seconds=round(left))} left")
+        nonlocal told
+        now, time_left = time.monotonic(), left.at(share)
+        if now - told >= TELL_EVERY_S and time_left:
+            told = now
+            click.echo(f"{_progress(step, loss, best)}; {100 * share:.0f} %{time_left}")
 
     return tell
+
+
+class _Left:
+    """How long a training will go on, by what share of it this process has done since it first asked: what was done
+    before a resumed one began took it no time."""
+
+    def __init__(self) -> None:
+        self._begun: tuple[float, float] | None = None
+
+    def at(self, share: float) -> str:
+        """`, 0:12:34 left`; empty as long as that is not known."""
+        now = time.monotonic()
+        since, first = self._begun = self._begun or (now, share)
+        if share <= first:
+            return ""
+        return f", {timedelta(seconds=round((now - since) * (1 - share) / (share - first)))} left"
 
 
 def _progress(step: int, loss: float, best: float) -> str:

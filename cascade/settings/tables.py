@@ -118,7 +118,9 @@ class Loss:
 
     def __post_init__(self) -> None:
         check(self.rarity_weight > 0, f"loss.rarity_weight = {self.rarity_weight} must be positive")
-        check(min(self.smooth_voxels, self.deep_levels) >= 0, f"loss: no value may be negative: {self}")
+        # With none the gradient of a ratio is 0 / 0 in a batch without the region.
+        check(self.smooth_voxels > 0, f"loss.smooth_voxels = {self.smooth_voxels} must be positive")
+        check(self.deep_levels >= 0, f"loss.deep_levels = {self.deep_levels} must not be negative")
 
 
 @dataclass(frozen=True)

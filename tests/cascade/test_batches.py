@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.batches import Batch, Sampler, ahead, in_turn
+from cascade.batches import Batch, Sampler, ahead, in_turn, require_pools
 from cascade.settings import load_settings
 from cascade.stages import LIVER, TUMOR
 from preprocess.errors import ResourceError, UsageError
@@ -164,11 +164,9 @@ def test_the_liver_is_trusted_in_every_case(case):
     assert (sampler.batch(0).trust == 1).all()
 
 
-def test_an_unknown_pool_is_refused(case):
+def test_an_unknown_pool_is_refused():
     with pytest.raises(UsageError, match=r"^sampling\.shares: unknown lesion; known: liver, anywhere$"):
-        Sampler(
-            [case("a", body())], LIVER, settings("liver", "sampling.shares={ lesion = 1.0, liver = 1.0 }"), PREPARATION
-        )
+        require_pools({"lesion": 1.0, "liver": 1.0}, LIVER)
 
 
 def test_patches_are_drawn_around_their_pool(case):

@@ -35,6 +35,16 @@ def test_no_time_is_foretold_from_nothing(clock, capsys):
     assert re.fullmatch(r"step 2, loss 1.000; 75 %, 0:00:10 left\n", capsys.readouterr().out)
 
 
+def test_what_was_done_before_a_resumed_run_took_it_no_time(clock):
+    """Half of 100 minutes are done: the other half takes 50."""
+    said = []
+    show = training._shower(SimpleNamespace(pos=0, update=lambda steps, text: said.append(text)))
+    for second in (0, 6, 600):
+        clock[0] = 100.0 + second
+        show(7, 0.5 + second / 6000, 1.0, -1.0)
+    assert said == [f"step 7, loss 1.000{left}" for left in ("", ", 0:49:54 left", ", 0:40:00 left")]
+
+
 def case(lesions, scores_tumor=True):
     return SimpleNamespace(survey=SimpleNamespace(lesions=lesions), scores_tumor=scores_tumor)
 

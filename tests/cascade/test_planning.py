@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import tomllib
 from dataclasses import replace
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from cascade.cli import run_command
-from cascade.plan_file import PLAN, is_edited, plan_of
+from cascade.plan_file import PLAN, is_edited, plan_of, settings_for
 from cascade.planning import basis
 from cascade.settings import load_settings
 from preprocess.errors import InputError, UsageError
@@ -121,6 +122,17 @@ def test_another_spacing_in_the_plan_needs_preparing_and_gets_it(data, tmp_path,
     assert plan_of(data, "liver", load_dataset(data)) == data / PLAN
 
 
+def test_another_spacing_for_a_training_alone_is_refused(data, tmp_path, capsys):
+    command = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--steps", "1"]
+    assert run_command([*command, "--set", "preparation.coarsest_mm=[4, 3, 3]"]) == 3
+    told = capsys.readouterr().err
+    assert "[preparation] says 4 x 3 x 3 mm" in told
+    assert "prepared at 3 x 3 x 3 mm, [-160.0, 240.0] HU: give it to cascade prepare --liver-config" in told
+    assert not (tmp_path / "run").exists()
+    # what comes to the same is no other way
+    assert settings_for(data, "liver", load_dataset(data), (), ["preparation.finest_mm=[2, 3, 3]"])
+
+
 @pytest.mark.parametrize(
     ("content", "part"),
     [
@@ -170,6 +182,36 @@ def test_what_a_config_of_prepare_sets_is_not_planned(tmp_path):
     begun = basis(tmp_path, {**NONE, "liver": config})
     assert begun.fixed == {"liver": {"sampling.patch", "preparation.window_hu"}, "tumor": frozenset()}
     assert [plan.fixed_window for plan in begun.stage_plans().values()] == [True, False]
+
+
+def test_a_plan_takes_over_all_that_a_config_sets(made, tmp_path):
+    config, data = tmp_path / "mine.toml", tmp_path / "data"
+    config.write_text(
+        "[lesions]\nshare = 0.0\ndiameter_mm = [4.0, 50.0]\n[sampling]\nbatch = 3\nshares = { liver = 1.0 }\n"
+        '[optimizer]\nname = "sgd"\n[window]\nsize = [32, 32, 32]\n'
+    )
+    words = ["prepare", str(made / "lits"), "-o", str(data), "--jobs", "1", "--liver-config", str(config)]
+    assert run_command(words) == 0
+    planned = settings_for(data, "liver", load_dataset(data), (), ())
+    assert (planned.lesions.share, planned.lesions.diameter_mm, planned.optimizer.name) == (0.0, (4.0, 50.0), "sgd")
+    assert (planned.sampling.batch, planned.window.size) == (3, (32, 32, 32))
+    assert planned.sampling.shares["liver"] == 1.0
+    assert 'name = "sgd"  # as it was set\n' in (data / PLAN).read_text("utf-8")
+
+
+def test_a_config_and_a_kept_plan_that_prepare_in_two_ways_are_refused(data, tmp_path, capsys):
+    edit(data, "[3.0, 3.0, 3.0]", "[5.0, 4.0, 4.0]")
+    config = tmp_path / "mine.toml"
+    config.write_text("[preparation]\nfinest_mm = [4.0, 3.0, 3.0]\n")
+    assert again(data, "--liver-config", str(config)) == 2
+    assert "was edited and is kept: change [liver.preparation] there" in capsys.readouterr().err
+    assert again(data) == 0
+
+
+def test_what_does_not_fit_into_the_memory_at_its_smallest_is_said(data, capsys):
+    assert again(data, "--memory", "0.05") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"warning: a training step of stage liver takes about 0\.\d+ GB, more than the 0\.05 GB", told)
 
 
 def test_a_plan_for_another_network_holds_all_of_it(made, tmp_path):

@@ -14,8 +14,8 @@ from cascade.settings import Optimizer
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors, write_tensors
 from cascade.training import learning_rate, train
-from cascade.training_state import Job, resumed_state
-from preprocess.errors import ModelError
+from cascade.training_state import Job, limit_of, resumed_state
+from preprocess.errors import ModelError, UsageError
 from preprocess.prepared import load_dataset
 from tests.made_training import log_without_seconds
 
@@ -157,6 +157,28 @@ def test_a_residual_network_is_trained_and_predicts(prepared, tiny_settings, tmp
     assert load_model(tmp_path / "r" / "best.safetensors", STAGES["tumor"]).settings.network == network
 
 
+@pytest.mark.parametrize(
+    ("table", "change", "message"),
+    [("loss", {"name": "hinge"}, "loss.name"), ("sampling", {"shares": {"lesion": 1.0}}, "unknown lesion")],
+)
+def test_a_slip_in_the_settings_leaves_no_run(prepared, tiny_settings, tmp_path, table, change, message):
+    wrong = replace(tiny_settings["liver"], **{table: replace(getattr(tiny_settings["liver"], table), **change)})
+    with pytest.raises(UsageError, match=message):
+        train(job_for("liver", prepared, {"liver": wrong}, tmp_path / "run"), QUIET)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_resumed_run_still_warns_of_what_its_model_has_seen(prepared, tiny_settings, tmp_path):
+    train(job_for("liver", prepared, tiny_settings, tmp_path / "all", train=load_dataset(prepared).cases), QUIET)
+    seen = load_model(tmp_path / "all" / "last.safetensors", STAGES["liver"])
+    coarse = replace(seen, preparation=replace(seen.preparation, spacing_mm=(3.0, 4.0, 3.0)))
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", init=coarse)
+    warnings = train(job, QUIET).warnings
+    assert "learned at [3.0, 4.0, 3.0] mm, these scans are prepared at [3.0, 3.0, 3.0]" in warnings[0]
+    assert "held out here: its score is no score" in warnings[1]
+    assert train(replace(job, init=None, resume=True), QUIET).warnings == warnings
+
+
 def test_a_finished_run_can_be_extended_and_is_looked_at_again(prepared, tiny_settings, tmp_path):
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run")
     train(job, QUIET)
@@ -175,7 +197,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_in_the_end_stops(prepared, tin
 
     monkeypatch.setattr(training, "deep_loss", sometimes_nan)
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
-    train(job, QUIET)
+    assert train(job, QUIET).warnings == ("1 of 4 steps were skipped: their loss or its gradients were not finite",)
     state = read_tensors(tmp_path / "run" / "resume.safetensors")
     assert state.header["skipped"] == 1
     assert all(torch.isfinite(tensor).all() for tensor in state.tensors.values())
@@ -188,6 +210,7 @@ def test_the_time_limit_ends_a_run(prepared, tiny_settings, tmp_path):
     settings = replace(tiny_settings["liver"], training=replace(tiny_settings["liver"].training, steps=10**9))
     job = job_for("liver", prepared, {"liver": settings}, tmp_path / "run", minutes=0.01)
     assert 0 < train(job, QUIET).steps < 10**4
+    assert limit_of(tmp_path / "run") == (0.01, 10**9)
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from cascade import batches, training
+from cascade.checkpoint import load_stage_models
 from cascade.cli import run_command
 from cascade.inference import as_infer
 from cascade.interrupts import Interrupted
@@ -45,6 +46,7 @@ from tests.made_training import QUIET, TINY, dataset_at, job_at, log_without_sec
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [word for setting in (*TINY, "training.validations=1") for word in ("--set", setting)]
+WITHOUT_STEPS = [word for setting in TINY if "steps=4" not in setting for word in ("--set", setting)]
 
 
 @pytest.fixture(autouse=True)
@@ -268,6 +270,40 @@ def test_a_run_of_the_other_stage_is_not_gone_on_with(data, tmp_path, capsys):
     assert run_command(["train-tumor", *options, "--resume"]) == 4
     assert "resume.safetensors: a training of stage liver, not tumor; give that one's -o" in capsys.readouterr().err
     assert content_of(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("limit", [["--steps", "3"], ["--minutes", "0.005"]])
+def test_a_resumed_run_ends_where_it_was_to_end(data, tmp_path, limit):
+    """Not at the steps of the settings: the user has said once how long it is to be."""
+    command = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--fold", "0/2", *WITHOUT_STEPS]
+    assert run_command([*command, *limit]) == 0
+    steps = read_tensors(tmp_path / "run" / RESUME).header["step"]
+    assert run_command([*command, "--resume"]) == 0
+    assert read_tensors(tmp_path / "run" / RESUME).header["step"] == steps
+    assert run_command([*command, "--resume", "--steps", str(steps + 1)]) == 0
+    assert run_command([*command, "--resume", "--set", f"training.steps={steps + 2}"]) == 0
+    assert read_tensors(tmp_path / "run" / RESUME).header["step"] == steps + 2
+
+
+def test_a_resumed_training_of_folds_gives_all_the_length_that_the_first_was_given(data, tmp_path, monkeypatch):
+    command = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--folds", "2", *WITHOUT_STEPS]
+    work = training.train
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", lambda job, show: work(job, show) if "0" in job.folder.name else 1 / 0)
+        assert run_command([*command, "--steps", "3"]) == 1
+    assert run_command([*command, "--resume"]) == 0
+    assert read_tensors(tmp_path / "run" / "fold-1" / RESUME).header["step"] == 3
+
+
+def test_models_of_folds_whose_training_has_not_ended_are_no_ensemble(data, tmp_path):
+    assert run_command(["train-liver", str(data), "-o", str(tmp_path / "run"), "--folds", "2", *SETTINGS]) == 0
+    assert len(load_stage_models(tmp_path / "run", "liver")) == 2
+    (tmp_path / "run" / "report.json").unlink()  # written after the last fold
+    with pytest.raises(ModelError, match="has not ended; go on with --resume, or give one fold"):
+        load_stage_models(tmp_path / "run", "liver")
+    for path in tmp_path.glob("run/fold-*/resume*"):
+        path.unlink()
+    assert len(load_stage_models(tmp_path / "run", "liver")) == 2  # copies of the models alone
 
 
 def test_where_there_is_nothing_to_resume_that_is_said(data, tmp_path, capsys):
