@@ -29,7 +29,7 @@ class Runner:
 
     `models`: the sha256 of each stage's file, and under "mirrored" the stages that see mirror images too, if any do.
 
-    `trained_on` and `chosen_on` are the content ids of the scans that either model has seen (see `Model`).
+    `trained_on` and `chosen_on` are what either model has seen (see `Model`).
     """
 
     liver: LiverStage
@@ -47,7 +47,7 @@ class Runner:
             liver=liver_stage(liver, engine),
             tumor=tumor_stage(tumor, engine) if tumor else None,
             models={name: _joint_sha256(models) for name, models in stages.items()},
-            trained_on=frozenset(content for model in every for content in model.trained_on),
+            trained_on=frozenset(known for model in every for known in model.trained_on),
             chosen_on=frozenset(content for model in every for content in model.chosen_on),
         )
 
@@ -88,7 +88,7 @@ def begin_case(path: Path, runner: Runner, outputs: Outputs, early: Early | None
     ahead = None
     with suppress(Exception):
         taken = early.take(path) if early else None
-        done = not outputs.overwrite and is_done(outputs.of(path), source_id(path), runner.models)
+        done = not outputs.overwrite and _is_done(path, source_id(path), runner, outputs)
         ahead = None if done else taken or read_ahead(path)
     return partial(run_case, path, runner, outputs, ahead)
 
@@ -103,7 +103,7 @@ def run_case(path: Path, runner: Runner, outputs: Outputs, ahead: Ahead | None =
         raise InputError(f"{path}: there is no such file or folder")
     with locked(folder):
         source = source_id(path)
-        if not outputs.overwrite and is_done(folder, source, runner.models):
+        if not outputs.overwrite and _is_done(path, source, runner, outputs):
             return f"{printable(case)}: done before, skipped"
         watch = Stopwatch()
         with heard() as warnings:
@@ -123,3 +123,7 @@ def run_case(path: Path, runner: Runner, outputs: Outputs, ahead: Ahead | None =
         line += f", tumour {report['tumor_ml']:.1f} mL in {len(report['lesions'])} lesions"
     line += f", {report['seconds']['total']:.1f} s"
     return "\n".join([line, *(f"  warning: {warning}" for warning in report["warnings"])])
+
+
+def _is_done(path: Path, source: str, runner: Runner, outputs: Outputs) -> bool:
+    return is_done(outputs.of(path), source, runner.models, keep_stages=outputs.keep_stages)

@@ -34,8 +34,9 @@ class Model:
 
     `settings` is the part that prediction needs, `recipe` the record of all settings (see `as_table`) of the training.
     `scores` are its Dice on held-out cases. `trained_on` are the content ids of the scans that it learned from (see
-    `preprocess.prepared.content_id`), `chosen_on` those that picked it as the best of its training. `sha256` is the
-    file's, empty for a model that was not read from one.
+    `preprocess.volume.content_id`), and who they are publicly known to be of (`preprocess.cases.public_patient`), since
+    one scan was published in several forms. `chosen_on` are the content ids of those that picked it as the best of its
+    training. `sha256` is the file's, empty for a model that was not read from one.
     """
 
     stage: Stage

@@ -16,6 +16,7 @@ from cascade.batch import MASK, REPORT
 from cascade.merge import pasted
 from cascade.pipeline import Segmentation
 from preprocess.errors import InputError
+from preprocess.examine import image_oddities
 from preprocess.files import write_json
 from preprocess.geometry import Box
 from preprocess.io import Scan, write_labels
@@ -27,8 +28,9 @@ from preprocess.volume import LabelMap
 _STAGES = ("stage1_liver.nii.gz", "roi.json", "stage2_tumor.nii.gz")
 
 
-def is_done(folder: Path, source: str, models: Mapping[str, str]) -> bool:
-    """Whether `folder` holds the finished result of this input and these models.
+def is_done(folder: Path, source: str, models: Mapping[str, str], *, keep_stages: bool) -> bool:
+    """Whether `folder` holds the finished result of this input and these models, with the stages where these are asked
+    for.
 
     Raises InputError when it holds the result of something else: that is neither skipped nor replaced without a word.
     """
@@ -47,7 +49,7 @@ def is_done(folder: Path, source: str, models: Mapping[str, str]) -> bool:
         raise InputError(
             f"{folder}: holds a result of other models or options ({other}); use --overwrite or another -o"
         )
-    return True
+    return not keep_stages or all((folder / name).is_file() for name in _STAGES[:2])  # of no liver there is no third
 
 
 def write_case(folder: Path, scan: Scan, result: Segmentation, *, keep_stages: bool) -> None:
@@ -93,7 +95,7 @@ def case_report(
         "tumor_burden": (round(tumor_ml / liver_ml, 6) if liver_ml else 0.0) if looked else None,
         "lesions": lesion_table(result.labels, scan.volume) if looked else None,
         "roi": roi_table(result.box, scan),
-        "warnings": [*scan.warnings, *result.warnings],
+        "warnings": [*scan.warnings, *image_oddities(scan, case), *result.warnings],
         "seconds": {name: round(value, 3) for name, value in (*seconds.items(), ("total", sum(seconds.values())))},
         "peak_rss_mb": round(peak_rss_mb()),
         "models": dict(models),

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from cascade.checkpoint import Model
 from cascade.engine import Engine
 from cascade.merge import Fused, clean_up, credible, fuse, liver_alone, pasted
-from cascade.plausibility import doubts
-from preprocess.geometry import Box
+from cascade.plausibility import doubts, overlooked
+from preprocess.geometry import Box, Grid
 from preprocess.preparation import Infer, Preparation
-from preprocess.resample import FloatArray
+from preprocess.resample import FloatArray, resampled
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver, find_liver
 from stage1_liver.recipe import LiverPolicy
@@ -111,17 +111,26 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
         coarse = find_liver(volume, liver.infer, liver.preparation, liver.policy)
     nothing = Segmentation(NOT_FOUND, LabelMap(np.zeros(volume.grid.shape, np.uint8), volume.grid), coarse)
     # In a volume of one value there is nothing to see, whatever a network makes of it.
-    if not coarse.found or volume.array.min() == volume.array.max():
+    if volume.array.min() == volume.array.max():
         return nothing
+    if not coarse.found:
+        return replace(nothing, warnings=overlooked(_on(volume.grid, coarse), volume))
     box = coarse.roi(volume.grid, liver.policy.margin_mm)
     _LOG.info("region of interest %s..%s of %s (z, y, x)", box.start, box.stop, volume.grid.shape)
     fused = _fused(volume, coarse, box, (liver, tumor), watch)
     with watch.step("merge"):
         labels, warnings = clean_up(fused, tumor.policy.minimum_lesion_mm3 if tumor else 0)
     if not labels.array.any() or labels.ml(1) < liver.policy.minimum_ml:  # stage 2 denies most of it
-        return replace(nothing, box=box, fused=fused)
+        doubt = overlooked(_on(volume.grid, coarse), volume, fused.agreement)
+        return replace(nothing, box=box, fused=fused, warnings=doubt)
     whole = pasted(labels, box, volume.grid)
     return Segmentation(OK, whole, coarse, box, fused, warnings + doubts(whole, volume, fused.agreement))
+
+
+def _on(grid: Grid, coarse: CoarseLiver) -> LabelMap:
+    """The largest part of what stage 1 took for liver, on the grid of the scan."""
+    part = resampled(coarse.part, coarse.grid, grid) >= 0.5
+    return LabelMap(part.astype(np.uint8), grid)
 
 
 def _fused(

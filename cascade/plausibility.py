@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from preprocess.anatomy import misplaced
 from preprocess.geometry import Box
 from preprocess.volume import LIVER, LabelMap, Volume
 
@@ -18,6 +19,8 @@ LIVER_ML = (600.0, 4500.0)
 LIVER_HU = (-20.0, 200.0)
 #: Dice of both stages' livers below which they saw different things.
 AGREEMENT = 0.75
+#: What looks like so much liver is said where none was found: scans without liver have less.
+NOTABLE_ML = 5.0
 
 
 def doubts(labels: LabelMap, volume: Volume, agreement: float | None = None) -> tuple[str, ...]:
@@ -45,6 +48,20 @@ def _doubts(labels: LabelMap, volume: Volume, agreement: float | None) -> Iterat
         yield f"what was taken for the liver has {hu:.0f} HU in the median, liver has {low:.0f} to {high:.0f}"
     if agreement is not None and agreement < AGREEMENT:
         yield f"the two stages disagree about the liver (Dice {agreement:.2f}): the scan is unlike the training scans"
+    yield from misplaced(volume, labels)
+
+
+def overlooked(part: LabelMap, volume: Volume, agreement: float | None = None) -> tuple[str, ...]:
+    """Warnings where no liver was found in `volume` (HU), but stage 1 saw the `part`, on the same grid.
+
+    `agreement` is the Dice of both stages' livers where stage 2 denied it, None where it was too little.
+    """
+    ml = part.ml(LIVER)
+    if ml < NOTABLE_ML:
+        return ()
+    why = "that is too little to count" if agreement is None else f"the two stages disagree (Dice {agreement:.2f})"
+    told = f"stage 1 saw {ml:.0f} mL of liver, but {why}: is the liver cut, or the scan turned? Look at it"
+    return (told, *misplaced(volume, part))
 
 
 def _cut_by(labels: LabelMap) -> list[str]:

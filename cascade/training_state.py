@@ -116,7 +116,7 @@ def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:
         warnings.append(f"--init: the model learned at {list(learned)} mm, these scans are prepared at {list(spacing)}")
     network.load_state_dict(dict(model.weights), strict=False)  # the outputs that only training has stay as they are
     seen = {*model.trained_on, *model.chosen_on}
-    known = [case.name for case in job.held_out if case.survey.content in seen]
+    known = [case.name for case in job.held_out if seen.intersection(case.known_by)]
     if known:
         warnings.append(f"--init has seen {listed(known)}, which is held out here: its score is no score")
     return {"begun_from": (model.trained_on, model.chosen_on), "warnings": tuple(warnings)}
@@ -293,6 +293,6 @@ def model_of(job: Job, state: State, result: Validation | None, *, chosen: bool 
         preparation=job.preparation,
         weights=cpu_state(state.average),
         scores={"steps": state.step, "held_out": result.table() if result else None},
-        trained_on=tuple(sorted({*trained_on, *(case.survey.content for case in job.train)})),
+        trained_on=tuple(sorted({*trained_on, *(known for case in job.train for known in case.known_by)})),
         chosen_on=tuple(sorted({*chosen_on, *picked_on})),
     )

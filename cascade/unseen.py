@@ -36,10 +36,10 @@ def turns(
 ) -> Iterator[Turn]:
     """The turns of `cases`, patient by patient; with `held_out_only` of those that are held out.
 
-    Each patient is given to the first of `runners` that was trained on none of the patient's scans: the models of a
-    cross-validation together run every case as held out. A patient that all have seen is the first's, not held out.
-    A case that cannot be read is handed to `fail` with all scans of its patient: nobody knows whether a model was
-    trained on it.
+    Each patient is given to the first of `runners` that was trained on none of the patient's scans, also not in another
+    form in which a public dataset has them: the models of a cross-validation together run every case as held out. A
+    patient that all have seen is the first's, not held out. A case that cannot be read is handed to `fail` with all
+    scans of its patient: nobody knows whether a model was trained on it.
     """
     for patient in _by_patient(cases):
         # All scans of a patient are looked at before any is run, and each is read once.
@@ -51,7 +51,8 @@ def turns(
                 fail(case, as_cascade_error(error))
             continue
         contents = [content_id(volume) for volume in volumes]
-        unseen = [runner for runner in runners if not runner.trained_on & set(contents)]
+        known_by = {*contents, *(known for case in patient for known in case.public_patients)}
+        unseen = [runner for runner in runners if not runner.trained_on & known_by]
         if held_out_only and not unseen:
             continue
         runner = (unseen or runners)[0]

@@ -31,7 +31,12 @@ _AIR_RATIO, _AIR_MM2 = 2.0, 2000.0
 
 
 def misplaced(volume: Volume, labels: LabelMap) -> Iterator[str]:
-    """What lies on the wrong side, one text each. Nothing for a label without liver or an image without a body."""
+    """What lies on the wrong side, one warning each. Nothing for a label without liver or an image without a body."""
+    for text in _misplaced(volume, labels):
+        yield f"{text}: a flipped direction in the header, or situs inversus? Compare with the original series"
+
+
+def _misplaced(volume: Volume, labels: LabelMap) -> Iterator[str]:
     step = [max(1, round(_COARSE_MM / spacing)) for spacing in volume.grid.spacing_mm]
     coarse = tuple(slice(None, None, s) for s in step)
     _, y_mm, x_mm = np.array(step) * volume.grid.spacing_mm

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,12 +71,19 @@ class Case:
 
     def __post_init__(self) -> None:
         if not self.patient:
-            file = re.sub(r"\.(nii|nrrd|mha)(\.gz)?\Z", "", self.image.name, flags=re.IGNORECASE)
-            known = filter(None, map(public_patient, (self.name, file, self.image.parent.name)))
-            object.__setattr__(self, "patient", next(known, self.name))
+            object.__setattr__(self, "patient", next(self._public(), self.name))
         for field in ("liver_label", "tumor_label"):
             if getattr(self, field) not in LABEL_SOURCES:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; use one of {', '.join(LABEL_SOURCES)}")
+
+    @property
+    def public_patients(self) -> tuple[str, ...]:
+        """Who the scan is known to be of, in public datasets, by its names (see `public_patient`); empty: nobody."""
+        return tuple(dict.fromkeys(self._public()))
+
+    def _public(self) -> Iterator[str]:
+        file = re.sub(r"\.(nii|nrrd|mha)(\.gz)?\Z", "", self.image.name, flags=re.IGNORECASE)
+        return filter(None, map(public_patient, (self.name, file, self.image.parent.name)))
 
     @property
     def scores_tumor(self) -> bool:

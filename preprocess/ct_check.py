@@ -28,6 +28,10 @@ _LABEL_VOXELS = 1000
 _CLIPPED = 0.05
 #: Voxels below air that are neither noise of air nor one padding value.
 _BELOW_AIR, _BELOW_AIR_SHARE = -1150, 0.02
+#: HU of a CT lie further apart.
+_LEAST_SPAN = 300
+#: What stored values of CT are above HU.
+UNSCALED = 1024
 #: Stored values (HU + 1024 or + 1000) of soft tissue, and the least share of them in an abdomen without rescale.
 _SOFT_STORED, _SOFT_SHARE = (950, 1200), 0.05
 
@@ -37,13 +41,19 @@ class Census:
 
     def __init__(self) -> None:
         self.low, self.high, self.whole = np.inf, -np.inf, True
+        self.blank: dict[int, float] = {}  # planes of one value, by number
+        self.planes = 0
         self._counts = np.zeros(_HIGH - _LOW + 1, np.int64)
         self._equal, self._different = np.zeros_like(self._counts), 0
         self._highest_beneath = -np.inf  # of the values that share the lowest bin
 
     def add(self, plane: NDArray[Any]) -> None:
         """One slice (y, x) of finite values."""
-        self.low, self.high = min(self.low, float(plane.min())), max(self.high, float(plane.max()))
+        low, high = float(plane.min()), float(plane.max())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        if low == high:
+            self.blank[self.planes] = low
+        self.planes += 1
         rows = plane[:: max(1, plane.shape[0] // 128)]
         beneath = rows[rows < _LOW]
         if beneath.size:
@@ -70,6 +80,11 @@ class Census:
         if self._highest_beneath > self.low:  # several values beneath the histogram are no padding
             counts[0] = 0
         return float(counts.max() / self._counts.sum())
+
+    def is_unscaled(self) -> bool:
+        """Whether these are stored values of a CT, HU + 1024, whose rescale was lost: soft tissue and air say so."""
+        soft = self.low >= 0 and self.high - self.low >= _LEAST_SPAN and self.share(*_SOFT_STORED) >= _SOFT_SHARE
+        return soft and self.share(0, 100) >= _SOFT_SHARE
 
     def is_label_map(self) -> bool:
         """Whether these are classes and not measurements: whole numbers from 0 on in large patches."""
@@ -98,11 +113,11 @@ def _odd_range(census: Census) -> str:
     low, high = census.low, census.high
     if low >= 0 and high <= 255 and census.whole:
         return "look like an 8-bit picture, not HU; results may be wrong"
-    if high - low < 300:
+    if high - low < _LEAST_SPAN:
         return "span too little to be HU; is this CT?"
+    if census.is_unscaled():
+        return f"look like CT without its rescale (HU + {UNSCALED}): {UNSCALED} was subtracted; wrong if it is no CT"
     if low >= 0:
-        if census.share(*_SOFT_STORED) >= _SOFT_SHARE and census.share(0, 100) >= _SOFT_SHARE:
-            return "look like CT without its rescale (HU + 1024), so results will be wrong; subtract 1024"
         return "hold no air, so they may not be HU (MR, or rescale missing?)"
     return _odd_hu(census)
 

@@ -5,7 +5,7 @@ Knows no file format.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.ct_check import Census, ct_warnings
+from preprocess.ct_check import UNSCALED, Census, ct_warnings
 from preprocess.errors import InputError
 from preprocess.geometry import CANONICAL_AXES, Grid, Index, Triple, reoriented, triple
 from preprocess.volume import TUMOR
 
 #: HU below air is padding (-2000, -3024, ...); HU above is metal. Both fit int16 after clamping.
 HU_RANGE = (-1024, 30000)
+
+#: Slices of one value up to this are air, which programs fill with -1000, -1024, or the lower end of a window.
+_AIR_HU = -150
 
 #: Spacings outside are no scan of a person: the unit of the file is wrong.
 SPACING_RANGE_MM = (0.05, 30.0)
@@ -96,8 +99,10 @@ def assumed_steps(spacing_mm: Triple) -> NDArray[np.float64]:
 def hu_array(image: Decoded) -> tuple[NDArray[Any], tuple[str, ...]]:
     """HU in canonical orientation, C-contiguous, clamped to `HU_RANGE`, and what is odd about the values.
 
-    int16 when all values are whole, else float32. Values that are not finite become air (-1024). Uses up the image: its
-    array may be the one that comes back. Raises InputError for a label map (see `preprocess.ct_check`).
+    int16 when all values are whole, else float32. Values that are not finite become air (-1024), and so do slices of
+    one value among others, whatever it is: they show nothing, but networks see something in them. Stored values whose
+    rescale was lost become HU. Uses up the image: its array may be the one that comes back. Raises InputError for a
+    label map (see `preprocess.ct_check`).
     """
     out = _room(image)
     holes, census = 0, Census()
@@ -113,7 +118,28 @@ def hu_array(image: Decoded) -> tuple[NDArray[Any], tuple[str, ...]]:
             out = out.astype(np.float32)
         out[z] = plane
     warnings = [f"{holes} voxels are not finite (NaN or infinite); filled with {HU_RANGE[0]} HU"] if holes else []
-    return out, (*warnings, *ct_warnings(image.path, census))
+    warnings += ct_warnings(image.path, census)
+    shift = UNSCALED if census.is_unscaled() else 0
+    if shift:
+        out -= out.dtype.type(shift)
+    if len(census.blank) < census.planes:
+        out[list(census.blank)] = HU_RANGE[0]
+        warnings += _blank_told({z: value - shift for z, value in census.blank.items()}, census.planes)
+    return out, tuple(warnings)
+
+
+def _blank_told(blank: Mapping[int, float], planes: int) -> Iterator[str]:
+    """About slices of one value, by number from below; air beyond the ends of what was scanned is nothing odd."""
+    first, last = (next(z for z in order if z not in blank) for order in (range(planes), range(planes)[::-1]))
+    inside = [z for z in sorted(blank) if first < z < last]
+    if inside:
+        yield (
+            f"{len(inside)} slices between others show nothing (one value; the first is {inside[0] + 1} of {planes} "
+            "from below): parts of the scan are missing, so results may be wrong; get it again"
+        )
+    ends = [value for z, value in blank.items() if not first < z < last and value > _AIR_HU]
+    if ends:
+        yield f"{len(ends)} slices at its ends show nothing (one value, {ends[0]:g}); taken as air"
 
 
 def _room(image: Decoded) -> NDArray[Any]:

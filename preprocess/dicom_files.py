@@ -27,7 +27,7 @@ _NUMBERS = ("SamplesPerPixel", "Rows", "Columns")
 _TEXTS = (
     *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber", "NumberOfFrames", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
-    "GantryDetectorTilt",
+    *("RescaleType", "GantryDetectorTilt"),
 )
 _TAGS = [*_NUMBERS, *_TEXTS]
 

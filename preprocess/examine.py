@@ -107,16 +107,13 @@ def examine(case: Case) -> Examination:
         measures=measures,
         findings=(),
     )
-    found = [warning(text, case.name) for text in (*scan.warnings, *_image_oddities(case, scan))]
+    found = [warning(text, case.name) for text in (*scan.warnings, *image_oddities(scan, case.name))]
     found += [warning(text, case.name) for text in _label_oddities(case, seen)]
     found += _fit(case, seen)
     if box is not None:
         found += [warning(text, case.name) for text in _stray_parts(labels, box)]
-        found += [warning(_FLIPPED.format(text), case.name) for text in misplaced(volume, labels)]
+        found += [warning(text, case.name) for text in misplaced(volume, labels)]
     return replace(seen, findings=tuple(found))
-
-
-_FLIPPED = "{}: a flipped direction in the header, or situs inversus? Compare with the original series"
 
 
 def _is_clipped(volume: Volume, hu: tuple[float, float]) -> bool:
@@ -134,11 +131,12 @@ def _liver_hu(volume: Volume, labels: LabelMap) -> tuple[float | None, float | N
     return float(np.median(hu)), float(np.mean((hu < low) | (hu > high)))
 
 
-def _image_oddities(case: Case, scan: Scan) -> Iterator[str]:
+def image_oddities(scan: Scan, name: str) -> Iterator[str]:
+    """What is odd about the lattice of `scan`, whose published name may be `name`, one warning each."""
     grid = scan.volume.grid
     z, *plane = grid.spacing_mm
     if _is_identity(scan.native):
-        known = " (as published for LiTS 28-47)" if lits_number(case.name) in IRCADB_IN_LITS else ""
+        known = " (as published for LiTS 28-47)" if lits_number(name) in IRCADB_IN_LITS else ""
         yield (
             f"spacing 1 x 1 x 1 mm at position 0: the affine was never filled in{known}, so volumes in mL are wrong; "
             "take the header from the original series or from MSD Task03"

@@ -80,13 +80,22 @@ class Survey:
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One case of a prepared dataset; its arrays are opened as memory maps when asked for."""
+    """One case of a prepared dataset; its arrays are opened as memory maps when asked for.
+
+    `public_patients`: see `Case`.
+    """
 
     name: str
     patient: str
     scores_tumor: bool
     survey: Survey
     folder: Path
+    public_patients: tuple[str, ...] = ()
+
+    @property
+    def known_by(self) -> tuple[str, ...]:
+        """What a model that learned from this case remembers of it: its content id, and who it is publicly known as."""
+        return (self.survey.content, *self.public_patients)
 
     def image(self, stage: str) -> NDArray[np.float16]:
         """The prepared image of `stage` (z, y, x), -1..1."""
@@ -144,7 +153,15 @@ def prepare_dataset(
         folder / "dataset.json",
         {
             "format": FORMAT,
-            "cases": [{"name": c.name, "patient": c.patient, "scores_tumor": c.scores_tumor} for c in usable],
+            "cases": [
+                {
+                    "name": c.name,
+                    "patient": c.patient,
+                    "scores_tumor": c.scores_tumor,
+                    "public_patients": c.public_patients,
+                }
+                for c in usable
+            ],
             "preparations": {name: asdict(p) for name, p in preparations.items()},
         },
     )
@@ -164,6 +181,7 @@ def load_dataset(folder: Path) -> PreparedDataset:
                 scores_tumor=row["scores_tumor"],
                 survey=_read_survey(folder / "cases" / row["name"])[0],
                 folder=folder / "cases" / row["name"],
+                public_patients=tuple(row.get("public_patients", ())),
             )
             for row in table["cases"]
         )

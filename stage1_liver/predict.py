@@ -17,16 +17,22 @@ from stage1_liver.recipe import LiverPolicy
 
 @dataclass(frozen=True, eq=False)
 class CoarseLiver:
-    """The liver on stage 1's grid: `probability` float32 and `mask` bool, both (z, y, x) on `grid`.
+    """The liver on stage 1's grid: `probability` float32 and `part` bool, both (z, y, x) on `grid`.
 
-    In the holes of the network's liver, which are filled in the mask, the probability is 1: what lies amid liver is in
-    the liver, a tumour most likely, and whoever reads the probability alone must not lose it.
+    `part` is the largest part of what looks like liver; `found`: it is large enough to be one. In the holes of the
+    network's liver, which are filled in the mask, the probability is 1: what lies amid liver is in the liver, a tumour
+    most likely, and whoever reads the probability alone must not lose it.
     """
 
     probability: FloatArray
-    mask: NDArray[np.bool_]
+    part: NDArray[np.bool_]
     grid: Grid
     found: bool
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The liver (z, y, x); empty where none was found."""
+        return self.part if self.found else np.zeros_like(self.part)
 
     def roi(self, full: Grid, margin_mm: float) -> Box:
         """The liver's bounding box on the scan's own grid `full`, grown by `margin_mm` and clipped to the scan.
@@ -42,7 +48,7 @@ class CoarseLiver:
 def find_liver(volume: Volume, infer: Infer, preparation: Preparation, policy: LiverPolicy) -> CoarseLiver:
     """The liver of a whole scan: threshold, largest 6-connected component, holes filled.
 
-    Smaller than `policy.minimum_ml`, it counts as not found and the mask is empty.
+    Smaller than `policy.minimum_ml`, it counts as not found.
     """
     grid = preparation.working_grid(volume.grid)
     probability = infer(preparation.prepared(volume), None)[0]
@@ -50,4 +56,4 @@ def find_liver(volume: Volume, infer: Infer, preparation: Preparation, policy: L
     mask = fill_holes(part)
     probability = np.where(mask & ~part, np.float32(1), probability)
     found = bool(np.count_nonzero(mask) >= max(1.0, policy.minimum_ml / grid.voxel_ml - 1e-6))
-    return CoarseLiver(probability, mask if found else np.zeros_like(mask), grid, found)
+    return CoarseLiver(probability, mask, grid, found)

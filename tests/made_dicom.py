@@ -56,6 +56,7 @@ def dicom(folder, name, stored, position, **tags):
         "signed": ((0x0028, 0x0103), "US", u2(int(stored.dtype.kind == "i"))),
         "intercept": ((0x0028, 0x1052), "DS", "-1024"),
         "slope": ((0x0028, 0x1053), "DS", "1"),
+        "type": ((0x0028, 0x1054), "LO", None),
         "pixels": ((0x7FE0, 0x0010), "OW", stored.tobytes()),
     }
     assert tags.keys() <= elements.keys()

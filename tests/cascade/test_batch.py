@@ -114,7 +114,7 @@ def test_a_scan_without_liver_gets_an_empty_mask_and_its_oddity_is_said_once(tmp
     line = run_case(tmp_path / "flat.nii", fakes.fake_runner(), Outputs(tmp_path / "out"))
     assert line.startswith("flat: liver not found, liver 0 mL")
     report = report_of(tmp_path / "out" / "flat")
-    assert report["warnings"] == ["every voxel is -100 HU; is this the right file?"]
+    assert [text for text in report["warnings"] if "HU" in text] == ["every voxel is -100 HU; is this the right file?"]
     assert (report["status"], report["roi"], report["lesions"]) == ("liver not found", None, [])
     mask = sitk.ReadImage(str(tmp_path / "out" / "flat" / "segmentation.nii.gz"))
     assert mask.GetSize() == (7, 6, 5)
@@ -142,6 +142,25 @@ def test_stages_are_kept_on_request(tmp_path):
     assert set(np.unique(liver)) == {0, 1}
     tumor = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "stage2_tumor.nii.gz")))
     assert set(np.unique(tumor)) == {0, 1, 2}
+
+
+def test_a_finished_case_is_done_again_for_stages_that_it_lacks(tmp_path):
+    path, outputs = written(tmp_path / "c.nii"), Outputs(tmp_path / "out")
+    run_case(path, fakes.fake_runner(), outputs)
+    keeping = replace(outputs, keep_stages=True)
+    assert "skipped" not in run_case(path, fakes.fake_runner(), keeping)
+    assert (tmp_path / "out" / "c" / "stage1_liver.nii.gz").exists()
+    assert "skipped" in run_case(path, fakes.fake_runner(), keeping)
+    assert "skipped" in run_case(path, fakes.fake_runner(), outputs)
+
+
+def test_an_affine_that_was_never_filled_in_is_said(tmp_path):
+    run_case(
+        written(tmp_path / "c.nii", spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0)),
+        fakes.fake_runner(),
+        Outputs(tmp_path),
+    )
+    assert any("the affine was never filled in" in text for text in report_of(tmp_path / "c")["warnings"])
 
 
 def test_no_stage_of_an_earlier_run_is_left_beside_a_new_result(tmp_path):

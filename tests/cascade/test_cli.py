@@ -129,7 +129,7 @@ def test_prepare_train_report_and_evaluate_in_one_go(tmp_path, capsys):
     written = {"index.html", "report.json", "report.txt", "stages.csv", "waterfall.csv", "lesions.csv", "pictures"}
     assert {path.name for path in out.iterdir()} == written
     assert {path.name for path in (out / "pictures").iterdir()} == {"volume-2.png", "volume-3.png"}
-    assert 'href="pictures/volume-2.png"' in (out / "index.html").read_text()
+    assert 'href="pictures/volume-2.png"' in (out / "index.html").read_text("utf-8")
     copy = tmp_path / "copy.nii"
     copy.write_bytes((source / "segmentation-2.nii").read_bytes())
     truth = str(source / "segmentation-2.nii")

@@ -55,6 +55,15 @@ def test_a_liver_that_stage_2_denies_is_not_found():
     assert not result.labels.array.any()
     assert result.box is not None  # stage 1 found it: the report must not say that it did not
     assert not result.fused.labels.array.any()
+    assert "mL of liver, but the two stages disagree (Dice 0.00)" in result.warnings[0]
+
+
+def test_a_liver_that_is_too_small_to_count_is_said():
+    runner = fakes.fake_runner()
+    large = replace(runner.liver, policy=replace(runner.liver.policy, minimum_ml=1e3))
+    result = segment(Volume(fakes.scene(), GRID), large, runner.tumor, Stopwatch())
+    assert (result.status, result.box) == (NOT_FOUND, None)
+    assert "mL of liver, but that is too little to count" in result.warnings[0]
 
 
 def test_an_empty_mask_is_never_ok_however_little_counts_as_a_liver():

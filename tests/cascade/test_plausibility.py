@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cascade.plausibility import doubts
+from cascade.plausibility import doubts, overlooked
 from preprocess.geometry import Grid
 from preprocess.volume import LabelMap, Volume
 
@@ -52,3 +52,28 @@ def test_what_is_not_of_liver_tissue_is_doubted(hu, doubted):
 def test_stages_that_disagree_are_said():
     (said,) = doubts(*scene(), agreement=0.6)
     assert "disagree about the liver (Dice 0.60)" in said
+
+
+def test_a_liver_that_was_seen_and_does_not_count_is_said_with_the_reason():
+    assert overlooked(*scene(stop=(2, 3, 3))) == ()  # 4 mL may be anything
+    (little,) = overlooked(*scene(stop=(3, 3, 3)))
+    assert little.startswith("stage 1 saw 8 mL of liver, but that is too little to count")
+    (denied,) = overlooked(*scene(), agreement=0.31)
+    assert denied.startswith("stage 1 saw 1680 mL of liver, but the two stages disagree (Dice 0.31)")
+
+
+def test_a_turned_patient_is_said_of_a_result_and_of_what_was_overlooked():
+    """A body of 100 HU whose spine lies in front of its middle."""
+    hu = np.full((12, 60, 70), -1000, np.int16)
+    hu[:, 5:55, 5:65] = 100
+    hu[:, 8:14, 32:38] = 700
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[1:11, 20:50, 10:30] = 1
+    grid = Grid(hu.shape, (10.0, 4.0, 4.0))
+    for said in (
+        doubts(LabelMap(labels, grid), Volume(hu, grid)),
+        overlooked(LabelMap(labels, grid), Volume(hu, grid)),
+    ):
+        assert any("mm before it, where the belly should be: a flipped direction" in text for text in said)
+    turned = Volume(hu[:, ::-1].copy(), grid)
+    assert not any("flipped direction" in text for text in doubts(LabelMap(labels, grid), turned))

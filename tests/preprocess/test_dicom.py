@@ -188,3 +188,10 @@ def test_a_damaged_zip_of_another_compression_is_refused_too(tmp_path, method):
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"{path}: the ZIP cannot be unpacked"):
         read_scan(path)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("HU", False), ("US", False), ("MGML", True)])
+def test_values_that_the_header_says_are_no_hu_are_said(tmp_path, kind, told):
+    warnings = read_series(series(tmp_path / "ct", type=kind)).warnings
+    assert [text for text in warnings if "are MGML, not HU" in text] == list(warnings)
+    assert bool(warnings) == told

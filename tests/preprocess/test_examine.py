@@ -68,6 +68,7 @@ def test_a_label_that_does_not_lie_on_a_liver(look, planes, level):
     """Of 21 planes of the liver, so many are air: 4.9 % are odd, 19.5 % wrong."""
     hu, labels = scene()
     hu[27 : 27 + planes] = -800
+    hu[27 : 27 + planes, 0, 0] = -801  # slices of one value show nothing
     seen = look(hu, labels)
     assert [finding.severity for finding in seen.findings] == ([level] if level else [])
     if planes == 4:
@@ -98,9 +99,12 @@ def test_a_real_label_lies_on_its_liver_and_the_next_one_does_not(lits, tmp_path
 
 
 def test_hu_that_were_never_rescaled(look):
-    (finding,) = look(scene()[0] + np.int16(1024)).findings[-1:]
+    (finding,) = look(scene()[0] + np.int16(500)).findings[-1:]
     assert finding.severity == "error"
-    assert "median 1124 HU" in finding.text
+    assert "median 600 HU" in finding.text
+    mended = look(scene()[0] + np.int16(1024))
+    assert mended.liver_hu == look(scene()[0]).liver_hu
+    assert "look like CT without its rescale (HU + 1024): 1024 was subtracted" in texts(mended)[0]
 
 
 @pytest.mark.parametrize(

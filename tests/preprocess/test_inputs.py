@@ -99,6 +99,19 @@ def test_a_series_below_a_series_is_named(tmp_path, caplog):
     assert "lie too deep to be cases: sub; " in caplog.text
 
 
+def test_what_lies_deeper_than_that_is_named_too(tmp_path, caplog):
+    touch(tmp_path, "q/1.dcm", "p/study/series/1.dcm", "x.nii", "p2/y.nii.gz", "p3/a/b/z.mha")
+    touch(tmp_path, "out/x/segmentation.nii.gz", "out/x/report.json")  # a result
+    assert names(tmp_path) == ["q", "x.nii"]
+    assert "lie too deep to be cases: p/study/series, p2, p3/a/b; give" in caplog.text
+
+
+def test_where_the_images_are_is_said_when_there_is_no_case(tmp_path):
+    touch(tmp_path, "p/study/series/1.dcm")
+    with pytest.raises(InputError, match="no case in it; folders with images lie too deep to be cases: p/study/series"):
+        find_images(tmp_path)
+
+
 def test_a_folder_that_lies_too_deep_and_may_not_be_read_stops_nothing(tmp_path, monkeypatch):
     touch(tmp_path, "p1/1.dcm", "p2/secret/1.dcm")
     read = Path.iterdir
