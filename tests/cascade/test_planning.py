@@ -232,3 +232,9 @@ def test_a_window_is_widened_unless_it_was_set(data):
     plan = basis(data / "none", NONE).stage_plans()["liver"]
     assert plan.resolved([bright]).window_hu == (-160.0, 340.0)
     assert replace(plan, fixed_window=True).resolved([bright]).window_hu == (-160.0, 240.0)
+
+
+def test_a_prepared_case_is_known_by_its_scan_and_by_its_public_patient(data):
+    assert [case.known_by for case in load_dataset(data).cases] == [
+        (case.survey.content, f"lits-{number}") for case, number in zip(load_dataset(data).cases, (7, 8), strict=True)
+    ]

@@ -179,6 +179,16 @@ def test_a_resumed_run_still_warns_of_what_its_model_has_seen(prepared, tiny_set
     assert train(replace(job, init=None, resume=True), QUIET).warnings == warnings
 
 
+def test_a_model_remembers_who_it_has_seen_in_whatever_form(prepared, tiny_settings, tmp_path):
+    first, *others = load_dataset(prepared).cases
+    public, other = (replace(case, public_patients=("ircadb-19",)) for case in (first, others[0]))
+    train(job_for("liver", prepared, tiny_settings, tmp_path / "a", train=[public], held_out=[]), QUIET)
+    model = load_model(tmp_path / "a" / "last.safetensors", STAGES["liver"])
+    assert model.trained_on == ("0" * 16, "ircadb-19")
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "b", held_out=[other], init=model)
+    assert "is held out here: its score is no score" in train(job, QUIET).warnings[0]
+
+
 def test_a_finished_run_can_be_extended_and_is_looked_at_again(prepared, tiny_settings, tmp_path):
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run")
     train(job, QUIET)
