@@ -54,8 +54,10 @@ def _row(scan: Path, out: Path, way: dict[str, str]) -> tuple[float, float, floa
     alone = seconds_of(lambda: _wait([_start(scan, out / "1", env)]))
     both = seconds_of(lambda: _wait([_start(scan, out / k, env) for k in "12"]))
     with subprocess.Popen([sys.executable, "-c", _LOAD], env=env) as load:
-        beside = seconds_of(lambda: _wait([_start(scan, out / "1", env)]))
-        load.kill()
+        try:
+            beside = seconds_of(lambda: _wait([_start(scan, out / "1", env)]))
+        finally:
+            load.kill()
     return alone, both, beside
 
 

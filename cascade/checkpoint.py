@@ -6,6 +6,7 @@ scans the weights have seen. The state to resume a training is a second file of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from preprocess.errors import ModelError, UsageError
 from preprocess.preparation import Preparation
 from preprocess.prepared import preparation_from
 
+#: How many folds a training by --folds is to have.
+FOLDS = "folds.json"
 #: Raised when an older program could not use the file rightly. Since 2 a file has a checksum.
 FORMAT = 2
 
@@ -158,8 +161,7 @@ def load_stage_models(path: Path | None, name: str) -> tuple[Model, ...]:
         raise ModelError(
             f"{path}: holds no fold-*/best.safetensors; give a model file or the -o of a training by --folds"
         )
-    # Its report is written after the last fold; copies of the models alone have no state to resume.
-    if any(path.glob("fold-*/resume.safetensors")) and not (path / "report.json").exists():
+    if not _ended(path):
         raise ModelError(
             f"{path}: its training has not ended; go on with --resume, or give one fold-*/best.safetensors"
         )
@@ -167,6 +169,13 @@ def load_stage_models(path: Path | None, name: str) -> tuple[Model, ...]:
         if (model.preparation, model.settings.policy) != (models[0].preparation, models[0].settings.policy):
             raise ModelError(f"{path}: its models differ in preparation or policy; train all folds with one recipe")
     return models
+
+
+def _ended(path: Path) -> bool:
+    """Whether all folds of a training have: each has its report. Copies of models alone have no state to resume."""
+    begun = [state.parent for state in path.glob("fold-*/resume.safetensors")]
+    wanted = json.loads((path / FOLDS).read_text("utf-8"))["folds"] if (path / FOLDS).exists() else 0
+    return len(begun) >= wanted and all((fold / "report.json").exists() for fold in begun)
 
 
 def cpu_state(network: torch.nn.Module) -> dict[str, Tensor]:

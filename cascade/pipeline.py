@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from cascade.checkpoint import Model
 from cascade.engine import Engine
 from cascade.merge import Fused, clean_up, credible, fuse, liver_alone, pasted
-from cascade.plausibility import doubts, overlooked
-from preprocess.geometry import Box, Grid
+from cascade.plausibility import NOTABLE_ML, doubts, overlooked
+from preprocess.geometry import Box
 from preprocess.preparation import Infer, Preparation
-from preprocess.resample import FloatArray, resampled
+from preprocess.resample import FloatArray, slabs
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver, find_liver
 from stage1_liver.recipe import LiverPolicy
@@ -114,23 +114,30 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
     if volume.array.min() == volume.array.max():
         return nothing
     if not coarse.found:
-        return replace(nothing, warnings=overlooked(_on(volume.grid, coarse), volume))
+        return replace(nothing, warnings=_overlooked(coarse, volume, watch))
     box = coarse.roi(volume.grid, liver.policy.margin_mm)
     _LOG.info("region of interest %s..%s of %s (z, y, x)", box.start, box.stop, volume.grid.shape)
     fused = _fused(volume, coarse, box, (liver, tumor), watch)
     with watch.step("merge"):
         labels, warnings = clean_up(fused, tumor.policy.minimum_lesion_mm3 if tumor else 0)
     if not labels.array.any() or labels.ml(1) < liver.policy.minimum_ml:  # stage 2 denies most of it
-        doubt = overlooked(_on(volume.grid, coarse), volume, fused.agreement)
+        doubt = _overlooked(coarse, volume, watch, fused.agreement)
         return replace(nothing, box=box, fused=fused, warnings=doubt)
     whole = pasted(labels, box, volume.grid)
     return Segmentation(OK, whole, coarse, box, fused, warnings + doubts(whole, volume, fused.agreement))
 
 
-def _on(grid: Grid, coarse: CoarseLiver) -> LabelMap:
-    """The largest part of what stage 1 took for liver, on the grid of the scan."""
-    part = resampled(coarse.part, coarse.grid, grid) >= 0.5
-    return LabelMap(part.astype(np.uint8), grid)
+def _overlooked(
+    coarse: CoarseLiver, volume: Volume, watch: Stopwatch, agreement: float | None = None
+) -> tuple[str, ...]:
+    """What is to be said of the largest part that stage 1 took for liver."""
+    if np.count_nonzero(coarse.part) * coarse.grid.voxel_ml < NOTABLE_ML:
+        return ()
+    with watch.step("merge"):
+        part = np.empty(volume.grid.shape, np.uint8)
+        for z, slab in enumerate(slabs(coarse.part, coarse.grid, volume.grid)):
+            part[z] = slab >= 0.5
+        return overlooked(LabelMap(part, volume.grid), volume, agreement)
 
 
 def _fused(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascade.machine import autocast_dtype, memory_bytes, pick_device
@@ -83,13 +83,15 @@ def basis(folder: Path, configs: Mapping[str, Path | None]) -> Basis:
     plan = folder / PLAN if kept else None
     settings = {name: load_settings(name, files[name], plan=plan) for name in STAGES}
     for name in STAGES if kept else ():
-        if "preparation" in read_table(folder / PLAN).get(name, {}) and (
-            settings[name].preparation != load_settings(name, plan=plan).preparation
-        ):
+        planned = load_settings(name, plan=plan).preparation
+        if "preparation" not in read_table(folder / PLAN).get(name, {}) or planned.finest_mm != planned.coarsest_mm:
+            continue
+        if not settings[name].preparation.allows(planned):
             raise UsageError(
-                f"{configs[name]}: says otherwise how to prepare scans than {folder / PLAN}, which was edited and is "
-                f"kept: change [{name}.preparation] there, or delete it for a new plan"
+                f"{configs[name]}: its [preparation] excludes that of {folder / PLAN}, which was edited and is kept: "
+                f"change [{name}.preparation] there, or delete it for a new plan"
             )
+        settings[name] = replace(settings[name], preparation=planned)
     return Basis(folder, settings, {name: _keys(files[name]) for name in STAGES}, kept)
 
 

@@ -59,7 +59,9 @@ def overlooked(part: LabelMap, volume: Volume, agreement: float | None = None) -
     ml = part.ml(LIVER)
     if ml < NOTABLE_ML:
         return ()
-    why = "that is too little to count" if agreement is None else f"the two stages disagree (Dice {agreement:.2f})"
+    why = "too little of it counts"
+    if agreement is not None and agreement < AGREEMENT:
+        why = f"the two stages disagree (Dice {agreement:.2f})"
     told = f"stage 1 saw {ml:.0f} mL of liver, but {why}: is the liver cut, or the scan turned? Look at it"
     return (told, *misplaced(volume, part))
 

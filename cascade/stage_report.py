@@ -66,7 +66,7 @@ def report_cases(
             continue
         accounts[name] = replace(account, held_out=turn.held_out)
         say(f"{name}: done")
-        if turn.content in turn.runner.chosen_on:
+        if turn.runner.chosen_on.intersection(turn.known_by):
             chosen.append(name)
     if chosen:
         say(f"note: a model or its thresholds were chosen on {', '.join(chosen)}: slightly flattering there")

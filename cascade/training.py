@@ -30,7 +30,7 @@ from cascade.logs import NoLog, RunLog
 from cascade.losses import deep_loss, deep_sums, require_loss
 from cascade.machine import autocast_dtype
 from cascade.settings import Optimizer, as_table
-from cascade.training_state import BEST, LAST, Job, State, fresh_state, model_of, resumed_state, save_state
+from cascade.training_state import BEST, LAST, REPORT, Job, State, fresh_state, model_of, resumed_state, save_state
 from cascade.validation import Validation, validate
 from preprocess.errors import ModelError, ResourceError
 
@@ -104,7 +104,9 @@ def _given(job: Job) -> dict[str, object]:
 
 def _begun(job: Job) -> State:
     if job.resume:
-        return resumed_state(job)
+        state = resumed_state(job)
+        (job.folder / REPORT).unlink(missing_ok=True)  # of an end that is none any more
+        return state
     state = fresh_state(job)
     save_state(job, state)  # a run can be resumed from its first moment, and a full disk is found before the work
     return state

@@ -32,12 +32,15 @@ from preprocess.preparation import Preparation
 from preprocess.prepared import PreparedCase
 
 BEST, LAST, RESUME, PREVIOUS = (f"{name}.safetensors" for name in ("best", "last", "resume", "resume-previous"))
+#: The scores of a run that has ended.
+REPORT = "report.json"
 
 
 @dataclass(frozen=True)
 class Job:
     """One training: what, on which cases, for how long (`minutes`, or else `settings.training.steps`), into where.
 
+    `planned_steps` are those of the settings where the user gave another number for this run alone.
     `init` is the model that a new run begins from; a resumed one does not need it. `ranks`: this process among those
     that train together; only the first touches `folder`.
     """
@@ -50,6 +53,7 @@ class Job:
     folder: Path
     ranks: Ranks
     minutes: float | None = None
+    planned_steps: int | None = None
     resume: bool = False
     init: Model | None = None
 
@@ -153,6 +157,7 @@ def save_state(job: Job, state: State) -> None:
         "begun_from": state.begun_from,
         "warnings": state.warnings,
         "minutes": job.minutes,
+        "planned_steps": job.planned_steps or job.settings.training.steps,
         "logged": {"rows": state.logged.rows, "losses": state.logged.losses},
         "stage": job.stage.name,
         "settings": as_table(job.settings),
@@ -188,7 +193,7 @@ def resumed_state(job: Job) -> State:
         begun_from = header["begun_from"]
         state.begun_from = begun_from and (tuple(begun_from[0]), tuple(begun_from[1]))
         state.logged = Logged(header["logged"]["rows"], tuple(header["logged"]["losses"]))
-        before = tuple(header["warnings"])
+        before = tuple(header.get("warnings", ()))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         what = str(error).splitlines()[-1].strip()
         raise ModelError(f"{path}: of another version of cascade ({what}); train again into another -o") from error
@@ -197,14 +202,21 @@ def resumed_state(job: Job) -> State:
     return state
 
 
-def limit_of(folder: Path) -> tuple[float | None, int]:
-    """The minutes and the steps that the run in `folder` was last given; it ends by steps where the minutes are None.
+@dataclass(frozen=True)
+class Limit:
+    """How long a run was last to be: `minutes`, or else `steps`; `planned_steps` as in `Job`."""
 
-    Raises ModelError as `resumed_state` does.
-    """
-    file, _ = _newest_whole(folder)
+    minutes: float | None
+    steps: int
+    planned_steps: int
+
+
+def limit_of(folder: Path) -> Limit:
+    """That of the run in `folder`. Raises ModelError as `resumed_state` does."""
+    header = _newest_whole(folder)[0].header
     try:
-        return file.header["minutes"], int(file.header["settings"]["training"]["steps"])
+        steps = int(header["settings"]["training"]["steps"])
+        return Limit(header.get("minutes"), steps, int(header.get("planned_steps", steps)))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / RESUME}: of another version of cascade; train again into another -o") from error
 
@@ -285,7 +297,7 @@ def model_of(job: Job, state: State, result: Validation | None, *, chosen: bool 
     What the model it began from has seen, it has seen too.
     """
     trained_on, chosen_on = state.begun_from or ((), ())
-    picked_on = [case.survey.content for case in job.held_out] if chosen else []
+    picked_on = [known for case in job.held_out for known in case.known_by] if chosen else []
     return Model(
         stage=job.stage,
         settings=job.settings.for_prediction,

@@ -39,12 +39,12 @@ _THRESHOLDS = tuple(CANDIDATES.__dataclass_fields__)
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """The tables of all cases that were run, the scans' content ids, and the three ways to choose for them."""
+    """The tables of all cases that were run, what the scans are known by, and the three ways to choose for them."""
 
     candidates: Candidates
     present: TumorPolicy
     tables: tuple[CaseTables, ...]
-    contents: tuple[str, ...]
+    chosen_on: tuple[str, ...]
 
     @property
     def places(self) -> dict[str, Place | Mapping[str, Place]]:
@@ -106,7 +106,7 @@ def _run(cases: Sequence[Case], pairs: Sequence[_Pair], engine: Engine, say: Say
     present = cast(TumorPolicy, pairs[0][1].settings.policy)
     candidates = CANDIDATES.including(present)
     failures: Failures = {}
-    done: list[tuple[str, CaseTables]] = []
+    done: list[tuple[tuple[str, ...], CaseTables]] = []
 
     def fail(case: Case, error: CascadeError) -> None:
         failures[case.name] = error
@@ -118,14 +118,14 @@ def _run(cases: Sequence[Case], pairs: Sequence[_Pair], engine: Engine, say: Say
         assert tumor is not None
         try:
             truth = read_label(turn.case, turn.volume.grid)
-            done.append((turn.content, sweep(turn.case, turn.volume, truth, (liver, tumor), candidates)))
+            done.append((turn.known_by, sweep(turn.case, turn.volume, truth, (liver, tumor), candidates)))
         except Exception as error:  # want of memory, above all: no case may cost the others
             _LOG.info("%s", turn.case.name, exc_info=error)
             fail(turn.case, as_cascade_error(error))
             continue
         say(f"{turn.case.name}: done")
-    contents = tuple(dict.fromkeys(content for content, _ in done))
-    return _Trial(candidates, present, tuple(tables for _, tables in done), contents), failures
+    chosen_on = tuple(dict.fromkeys(name for known_by, _ in done for name in known_by))
+    return _Trial(candidates, present, tuple(tables for _, tables in done), chosen_on), failures
 
 
 def _finish(output: Path, models: Sequence[Model], trial: _Trial, say: Say) -> None:
@@ -144,7 +144,7 @@ def _finish(output: Path, models: Sequence[Model], trial: _Trial, say: Say) -> N
     for name, model in zip(names, models, strict=True):
         path = output / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        save_model(path, with_policy(model, chosen, record, trial.contents))
+        save_model(path, with_policy(model, chosen, record, trial.chosen_on))
     rows = [
         {"case": case.case, **{way: asdict(score([case], place)) for way, place in places.items()}}
         for case in trial.tables
@@ -158,8 +158,8 @@ def _finish(output: Path, models: Sequence[Model], trial: _Trial, say: Say) -> N
     say(f"stage 2 with this policy: --tumor {output if len(models) > 1 else output / 'tumor.safetensors'}")
 
 
-def with_policy(model: Model, policy: TumorPolicy, record: Mapping[str, Any], contents: Sequence[str]) -> Model:
-    """`model` with another policy, chosen on the scans of the content ids `contents`, as `record` tells.
+def with_policy(model: Model, policy: TumorPolicy, record: Mapping[str, Any], chosen_on: Sequence[str]) -> Model:
+    """`model` with another policy, chosen on the scans that are known as `chosen_on` (see `Model`), as `record` tells.
 
     From now on these scans have chosen the model, so a score on them flatters.
     """
@@ -168,7 +168,7 @@ def with_policy(model: Model, policy: TumorPolicy, record: Mapping[str, Any], co
         settings=replace(model.settings, policy=policy),
         recipe={**model.recipe, "policy": asdict(policy)},
         scores={**model.scores, "policy": dict(record)},
-        chosen_on=tuple(sorted({*model.chosen_on, *contents})),
+        chosen_on=tuple(sorted({*model.chosen_on, *chosen_on})),
     )
 
 

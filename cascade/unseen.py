@@ -26,6 +26,11 @@ class Turn:
     runner: Runner
     held_out: bool
 
+    @property
+    def known_by(self) -> tuple[str, ...]:
+        """By what a model knows that it has seen this scan (see `Model`)."""
+        return (self.content, *self.case.public_patients)
+
 
 def turns(
     cases: Sequence[Case],

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,19 +71,17 @@ class Case:
 
     def __post_init__(self) -> None:
         if not self.patient:
-            object.__setattr__(self, "patient", next(self._public(), self.name))
+            file = re.sub(r"\.(nii|nrrd|mha)(\.gz)?\Z", "", self.image.name, flags=re.IGNORECASE)
+            known = filter(None, map(public_patient, (self.name, file, self.image.parent.name)))
+            object.__setattr__(self, "patient", next(known, self.name))
         for field in ("liver_label", "tumor_label"):
             if getattr(self, field) not in LABEL_SOURCES:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; use one of {', '.join(LABEL_SOURCES)}")
 
     @property
     def public_patients(self) -> tuple[str, ...]:
-        """Who the scan is known to be of, in public datasets, by its names (see `public_patient`); empty: nobody."""
-        return tuple(dict.fromkeys(self._public()))
-
-    def _public(self) -> Iterator[str]:
-        file = re.sub(r"\.(nii|nrrd|mha)(\.gz)?\Z", "", self.image.name, flags=re.IGNORECASE)
-        return filter(None, map(public_patient, (self.name, file, self.image.parent.name)))
+        """Who the scan is known to be of in public datasets, by its name and patient; empty: nobody."""
+        return public_patients(self.name, self.patient)
 
     @property
     def scores_tumor(self) -> bool:
@@ -130,6 +128,11 @@ def public_patient(name: str) -> str:
     if number in IRCADB_IN_LITS:
         return f"ircadb-{number - IRCADB_IN_LITS.start + 1:02d}"
     return "lits-0" if number == 1 else f"lits-{number}"
+
+
+def public_patients(*names: str) -> tuple[str, ...]:
+    """The `public_patient` of each name that has one."""
+    return tuple(dict.fromkeys(filter(None, map(public_patient, names))))
 
 
 def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:

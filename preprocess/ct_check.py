@@ -116,7 +116,8 @@ def _odd_range(census: Census) -> str:
     if high - low < _LEAST_SPAN:
         return "span too little to be HU; is this CT?"
     if census.is_unscaled():
-        return f"look like CT without its rescale (HU + {UNSCALED}): {UNSCALED} was subtracted; wrong if it is no CT"
+        told = f"look like CT without its rescale (HU + {UNSCALED}): {UNSCALED} was subtracted; wrong if it is no CT"
+        return f"{told}, and 24 HU too much if it was 1000"
     if low >= 0:
         return "hold no air, so they may not be HU (MR, or rescale missing?)"
     return _odd_hu(census)

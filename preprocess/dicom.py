@@ -82,8 +82,8 @@ def read_slice(path: Path) -> Decoded:
 def _odd_pixels(files: Sequence[DicomFile], ct_only: bool) -> tuple[str, ...]:
     odd = []
     if ct_only and not all(file.text("RescaleSlope") or file.text("RescaleIntercept") for file in files):
-        odd.append("the series has no rescale; stored values are taken as HU")
-    kinds = sorted({file.text("RescaleType") for file in files} - {"", "HU", "US"})  # US: unspecified
+        odd.append("the series has no rescale: what its values are is guessed from them")
+    kinds = sorted({file.text("RescaleType").upper() for file in files} - {"", "HU", "US"})  # US: unspecified
     if ct_only and kinds:
         odd.append(f"the header says that its values are {', '.join(kinds)}, not HU: a map made of CT, and no CT?")
     if any(file.syntax in LOSSY for file in files):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,8 +19,8 @@ IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".
 
 #: How deep folders are looked for that somebody may have meant: patient, study, series.
 _DEPTH = 4
-#: What a folder with the result of a case holds.
-_RESULT = ("segmentation.nii.gz", "report.json")
+#: The images of a case's result.
+_RESULT = {"segmentation.nii.gz", "stage1_liver.nii.gz", "stage2_tumor.nii.gz"}
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -31,7 +31,6 @@ def find_images(folder: Path) -> list[Path]:
     a folder that holds images and DICOM slices side by side.
     """
     images, deep = _images(folder), too_deep(folder)
-    told = f"lie too deep to be cases: {listed([path.relative_to(folder) for path in deep])}; give what holds them"
     if _holds_dicom(folder):
         if images:
             raise InputError(f"{folder}: holds DICOM slices and also {images[0].name}; give one or the other")
@@ -40,37 +39,46 @@ def find_images(folder: Path) -> list[Path]:
         names = {path.name.lower() for path in images}
         images = [path for path in images if not _is_lits_label(path.name.lower(), names)]
         found = sorted([*images, *(path for path in _subfolders(folder) if _holds_dicom(path))])
+    told = f"{listed([path.relative_to(folder) for path in deep])}: images in it lie too deep to be cases; give that"
     if not found and deep:
-        raise InputError(f"{folder}: no case in it; folders with images {told}")
+        raise InputError(f"{folder}: no case in it; {told}")
     if not found:
         raise InputError(
             f"{folder}: no case in it; give a folder of {', '.join(IMAGE_ENDINGS)} files or of DICOM folders, "
             "or a DICOM folder itself"
         )
     if deep:
-        _LOG.warning("%s: folders with images in it %s", folder, told)
+        _LOG.warning("%s: in %s", folder, told)
     return found
 
 
 def too_deep(folder: Path) -> list[Path]:
-    """Folders with images that `find_images` passes over: of DICOM slices below a folder of such, or two below any
-    other; of image files below any. Down to `_DEPTH`; results of `cascade run` are none.
+    """What to give instead of `folder` for the images in it that `find_images` passes over.
 
-    A folder that may not be read is none: it is no case, and must not keep the others from being done.
+    These are DICOM folders below a folder of DICOM slices, or two below any other, and image files below any, down to
+    `_DEPTH`; but for results of `cascade run`, and for folders of labels. A folder that may not be read is none: it is
+    no case, and must not keep the others from being done.
     """
-    taken = [] if _holds_dicom(folder) else _subfolders(folder)
-    return [path for inside in _subfolders(folder) for path in _with_images(inside, taken, _DEPTH)]
+    taken = frozenset() if _holds_dicom(folder) else frozenset(_subfolders(folder))
+    found = [path for inside in _subfolders(folder) for path in _with_images(inside, taken, _DEPTH)]
+    return list(dict.fromkeys(path if path != folder else inside for path, inside in found))
 
 
-def _with_images(folder: Path, taken: Sequence[Path], depth: int) -> Iterator[Path]:
+def _with_images(folder: Path, taken: Set[Path], depth: int) -> Iterator[tuple[Path, Path]]:
+    """Folders to give, each with the one in it that holds images."""
     with suppress(OSError):
         if _holds_dicom(folder):
             if folder not in taken:
-                yield folder
-        elif _images(folder) and not all((folder / name).is_file() for name in _RESULT):
-            yield folder
+                yield folder.parent, folder
+        elif _is_of_scans(folder):
+            yield folder, folder
         for inside in _subfolders(folder) if depth > 1 else ():
             yield from _with_images(inside, taken, depth - 1)
+
+
+def _is_of_scans(folder: Path) -> bool:
+    names = {path.name for path in _images(folder)}
+    return bool(names - _RESULT) and not folder.name.lower().startswith("label")
 
 
 def _images(folder: Path) -> list[Path]:

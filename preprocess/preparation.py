@@ -84,6 +84,11 @@ class SpacingPlan:
             raise UsageError(f"preparation.finest_mm = {self.finest_mm} must be positive and at most coarsest_mm")
         _check_window(self.window_hu)
 
+    def allows(self, fixed: SpacingPlan) -> bool:
+        """Whether the one spacing and window of `fixed` are within what this allows."""
+        spacings = zip(self.finest_mm, fixed.finest_mm, self.coarsest_mm, strict=True)
+        return self.window_hu == fixed.window_hu and all(a <= mm <= b for a, mm, b in spacings)
+
     def resolved(self, spacings_mm: Sequence[Triple]) -> Preparation:
         """The preparation for a dataset of scans with these spacings (z, y, x) in mm."""
         median = np.median(np.array(spacings_mm), axis=0)

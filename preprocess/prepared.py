@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from preprocess.archive import reading_error
 from preprocess.case_checks import repeated_scans
-from preprocess.cases import Case, label_files
+from preprocess.cases import Case, label_files, public_patients
 from preprocess.errors import CascadeError, InputError, ResourceError
 from preprocess.examine import examine
 from preprocess.files import remove_leftovers, write_atomic, write_json
@@ -37,7 +37,7 @@ from preprocess.resample import resample_labels
 from preprocess.workers import outcomes
 
 #: Raised whenever the arrays of a prepared case would come out differently for the same input and settings.
-FORMAT = 1
+FORMAT = 2
 
 TrainingBox = Callable[[NDArray[np.uint8], Grid], Box]
 
@@ -80,22 +80,18 @@ class Survey:
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One case of a prepared dataset; its arrays are opened as memory maps when asked for.
-
-    `public_patients`: see `Case`.
-    """
+    """One case of a prepared dataset; its arrays are opened as memory maps when asked for."""
 
     name: str
     patient: str
     scores_tumor: bool
     survey: Survey
     folder: Path
-    public_patients: tuple[str, ...] = ()
 
     @property
     def known_by(self) -> tuple[str, ...]:
         """What a model that learned from this case remembers of it: its content id, and who it is publicly known as."""
-        return (self.survey.content, *self.public_patients)
+        return (self.survey.content, *public_patients(self.name, self.patient))
 
     def image(self, stage: str) -> NDArray[np.float16]:
         """The prepared image of `stage` (z, y, x), -1..1."""
@@ -153,15 +149,7 @@ def prepare_dataset(
         folder / "dataset.json",
         {
             "format": FORMAT,
-            "cases": [
-                {
-                    "name": c.name,
-                    "patient": c.patient,
-                    "scores_tumor": c.scores_tumor,
-                    "public_patients": c.public_patients,
-                }
-                for c in usable
-            ],
+            "cases": [{"name": c.name, "patient": c.patient, "scores_tumor": c.scores_tumor} for c in usable],
             "preparations": {name: asdict(p) for name, p in preparations.items()},
         },
     )
@@ -181,7 +169,6 @@ def load_dataset(folder: Path) -> PreparedDataset:
                 scores_tumor=row["scores_tumor"],
                 survey=_read_survey(folder / "cases" / row["name"])[0],
                 folder=folder / "cases" / row["name"],
-                public_patients=tuple(row.get("public_patients", ())),
             )
             for row in table["cases"]
         )

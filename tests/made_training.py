@@ -56,7 +56,7 @@ def dataset_at(folder: Path) -> Path:
         (case / "case.json").write_text(json.dumps({"key": {}, "survey": survey}))
         rows.append({"name": name, "patient": patient, "scores_tumor": scores_tumor})
     preparation = {"spacing_mm": [3.0, 3.0, 3.0], "window_hu": [-160.0, 240.0]}
-    table = {"format": 1, "cases": rows, "preparations": {"liver": preparation, "tumor": preparation}}
+    table = {"format": 2, "cases": rows, "preparations": {"liver": preparation, "tumor": preparation}}
     (folder / "dataset.json").write_text(json.dumps(table))
     return folder
 

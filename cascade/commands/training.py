@@ -33,7 +33,8 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
     if count and options["fold"]:
         raise UsageError("--fold and --folds exclude each other: one fold, or all of them")
     with joined(options.pop("device")) as ranks:
-        ranks.require_alike({"--folds": count})
+        same = {f"--{name}": options[name] for name in ("resume", "steps", "minutes")}
+        ranks.require_alike({"--folds": count, **same})
         if count:
             _train_folds(stage_name, data, run, count, ranks, **options)
         else:
@@ -41,26 +42,34 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
 
 
 def _train_folds(stage_name: str, data: Path, run: Path, count: int, ranks: Any, **options: Any) -> None:
+    from cascade.checkpoint import FOLDS
     from cascade.training_state import RESUME
     from preprocess.prepared import load_dataset
 
     count = min(count, len({case.patient for case in load_dataset(data).cases}))
-    if ranks.from_first(lambda: (run / "fold-0" / RESUME).exists()):
-        options = _with_limit(run / "fold-0", ranks, **options)  # of the folds that were not begun, too
+    # Folds that were not begun are given the length of those that were.
+    like = (
+        run / "fold-0" if ranks.from_first(lambda: options["resume"] and (run / "fold-0" / RESUME).exists()) else None
+    )
+    if ranks.first and not (run / FOLDS).exists():
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / FOLDS, {"folds": count})
     for k in range(count):
         part = run / f"fold-{k}"
         again = ranks.from_first(lambda state=part / RESUME: options["resume"] and state.exists())
         begin = None if again else options["init"]
         one = {**options, "fold": f"{k}/{count}", "resume": again, "init": begin}
-        _train_one(stage_name, data, part, ranks, **one)
+        _train_one(stage_name, data, part, ranks, like=like, **one)
     if ranks.first:
         _report_folds(stage_name, run, count)
 
 
 def _report_folds(stage_name: str, run: Path, count: int) -> None:
+    from cascade.training_state import REPORT
+
     rows, warnings = [], []
     for k in range(count):
-        table = json.loads((run / f"fold-{k}" / "report.json").read_text("utf-8"))
+        table = json.loads((run / f"fold-{k}" / REPORT).read_text("utf-8"))
         rows += table["held_out"]
         warnings += [f"fold {k}: {warning}" for warning in table["warnings"]]
     scores = _write_report(run, stage_name, rows, warnings)
@@ -71,7 +80,8 @@ def _report_folds(stage_name: str, run: Path, count: int) -> None:
     say(f"best models: {run}, for cascade run --{stage_name} and cascade tune; out of fold: {scores}")
 
 
-def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: Any) -> None:
+def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, like: Path | None = None, **options: Any) -> None:
+    """One training; where it is given no length, it has that of `like`, and a resumed one its own."""
     from cascade.checkpoint import load_model
     from cascade.locks import locked
     from cascade.plan_file import settings_for
@@ -86,9 +96,9 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
         raise UsageError("--init and --resume exclude each other: a run that is resumed remembers what it began from")
     dataset = load_dataset(data)
     settings = settings_for(data, stage_name, dataset, options["configs"], options["assignments"])
-    options = _with_limit(run, ranks, **options)
-    if options["steps"]:
-        settings = replace(settings, training=replace(settings.training, steps=options["steps"]))
+    planned = settings.training.steps
+    steps, minutes = _limit(run if options["resume"] else like, planned, ranks, **options)
+    settings = replace(settings, training=replace(settings.training, steps=steps))
     training, held_out = split_by_fold(dataset.cases, options["fold"] or "0/5")
     with locked(run) if ranks.first else nullcontext():
         if ranks.first and not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):
@@ -101,7 +111,8 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
             held_out=held_out,
             folder=run,
             ranks=ranks,
-            minutes=options["minutes"],
+            minutes=minutes,
+            planned_steps=planned,
             resume=options["resume"],
             init=load_model(options["init"], STAGES[stage_name]) if options["init"] else None,
         )
@@ -120,17 +131,14 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, **options: An
     click.echo(f"{outcome.steps} steps; best model: {run / 'best.safetensors'}; {scores}")
 
 
-def _with_limit(run: Path, ranks: Any, **options: Any) -> dict[str, Any]:
-    """`options` with the limit that the run was begun with, where it is resumed and given none."""
-    from cascade.settings import read_table
+def _limit(like: Path | None, planned: int, ranks: Any, **options: Any) -> tuple[int, float | None]:
+    """Steps and minutes: as given, else those of the run `like` unless the settings name other steps than it had."""
     from cascade.training_state import limit_of
 
-    named = any(text.partition("=")[0].strip() == "training.steps" for text in options["assignments"])
-    named = named or any("steps" in read_table(path).get("training", {}) for path in options["configs"])
-    if not options["resume"] or options["minutes"] or options["steps"] or named:
-        return options
-    minutes, steps = ranks.from_first(lambda: limit_of(run))
-    return {**options, "minutes": minutes, "steps": None if minutes else steps}
+    if options["steps"] or options["minutes"] or like is None:
+        return options["steps"] or planned, options["minutes"]
+    limit = ranks.from_first(lambda: limit_of(like))
+    return (limit.steps, limit.minutes) if limit.planned_steps == planned else (planned, None)
 
 
 def _tell_tumors(training: Sequence[Any], held_out: Sequence[Any], *, painted: bool) -> None:
@@ -212,13 +220,14 @@ def _write_stage_report(run: Path, stage: str, outcome: Any, held_out: Any) -> N
 
 def _write_report(run: Path, stage: str, rows: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> str:
     """Write the scores of `rows` as report.json and report.txt, and return them as a line."""
+    from cascade.training_state import REPORT
     from cascade.validation import Validation
 
     scores = [{k: v for k, v in row.items() if k != "case"} for row in rows]
     held_out = Validation.from_table(scores)
     means = held_out.means()
     table = {"stage": stage, "convention": "lits", "held_out": rows, "mean": means}
-    write_json(run / "report.json", {**table, "warnings": list(warnings)})
+    write_json(run / REPORT, {**table, "warnings": list(warnings)})
     lines = [
         f"Dice of stage {stage} alone, from 0.5 on, on its own grid, held-out cases (convention lits: both empty is 1)",
         "  (cascade report scores what run makes of it, with the thresholds of [policy] and clean-up)",

@@ -63,7 +63,7 @@ def test_a_liver_that_is_too_small_to_count_is_said():
     large = replace(runner.liver, policy=replace(runner.liver.policy, minimum_ml=1e3))
     result = segment(Volume(fakes.scene(), GRID), large, runner.tumor, Stopwatch())
     assert (result.status, result.box) == (NOT_FOUND, None)
-    assert "mL of liver, but that is too little to count" in result.warnings[0]
+    assert "mL of liver, but too little of it counts" in result.warnings[0]
 
 
 def test_an_empty_mask_is_never_ok_however_little_counts_as_a_liver():

@@ -202,10 +202,12 @@ def test_a_plan_takes_over_all_that_a_config_sets(made, tmp_path):
 def test_a_config_and_a_kept_plan_that_prepare_in_two_ways_are_refused(data, tmp_path, capsys):
     edit(data, "[3.0, 3.0, 3.0]", "[5.0, 4.0, 4.0]")
     config = tmp_path / "mine.toml"
-    config.write_text("[preparation]\nfinest_mm = [4.0, 3.0, 3.0]\n")
+    config.write_text("[preparation]\nfinest_mm = [4.0, 3.0, 3.0]\ncoarsest_mm = [4.0, 4.0, 4.0]\n")
     assert again(data, "--liver-config", str(config)) == 2
     assert "was edited and is kept: change [liver.preparation] there" in capsys.readouterr().err
-    assert again(data) == 0
+    config.write_text("[preparation]\nfinest_mm = [4.0, 3.0, 3.0]\ncoarsest_mm = [6.0, 4.0, 4.0]\n")
+    assert again(data, "--liver-config", str(config)) == 0
+    assert load_dataset(data).preparations["liver"].spacing_mm == (5.0, 4.0, 4.0)  # the plan decides
 
 
 def test_what_does_not_fit_into_the_memory_at_its_smallest_is_said(data, capsys):

@@ -57,7 +57,7 @@ def test_stages_that_disagree_are_said():
 def test_a_liver_that_was_seen_and_does_not_count_is_said_with_the_reason():
     assert overlooked(*scene(stop=(2, 3, 3))) == ()  # 4 mL may be anything
     (little,) = overlooked(*scene(stop=(3, 3, 3)))
-    assert little.startswith("stage 1 saw 8 mL of liver, but that is too little to count")
+    assert little.startswith("stage 1 saw 8 mL of liver, but too little of it counts")
     (denied,) = overlooked(*scene(), agreement=0.31)
     assert denied.startswith("stage 1 saw 1680 mL of liver, but the two stages disagree (Dice 0.31)")
 

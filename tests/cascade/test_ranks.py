@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import weakref
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from cascade import ranks, training
 from cascade.checkpoint import load_model
+from cascade.cli import run_command
 from cascade.ranks import GRACE_S, LIMIT_S, PULSE_S, Ranks, joined
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors
@@ -59,6 +61,15 @@ def test_without_torchrun_a_process_is_alone():
         assert (ranks.rank, ranks.world, ranks.device) == (0, 1, CPU)
         assert (ranks.largest(3.5), ranks.gather("a"), ranks.from_first(lambda: 7)) == (3.5, ["a"], 7)
         assert [10, 11, 12][ranks.part] == [10, 11, 12]
+
+
+def test_another_length_is_refused_before_a_process_waits_for_the_first(data, tmp_path, monkeypatch, capsys):
+    """Which has a run to read its length from, where the other has been told one and never asks."""
+    other = {"--folds": None, "--resume": True, "--steps": 6, "--minutes": None}
+    monkeypatch.setattr("cascade.ranks.joined", lambda _: nullcontext(Two(CPU, 0, 2, other=other)))
+    monkeypatch.setattr(Two, "from_first", lambda self, make: 1 / 0)
+    assert run_command(["train-liver", str(data), "-o", str(tmp_path / "run"), *SETTINGS, "--resume"]) == 2
+    assert "process 1 of 2 has other --steps than process 0" in capsys.readouterr().err
 
 
 def test_what_is_shared_out_is_dealt_like_cards():

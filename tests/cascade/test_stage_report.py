@@ -216,3 +216,10 @@ def test_a_scan_that_was_published_in_several_forms_is_not_held_out_in_another(c
     for scan, wanted in zip(scans, (False, False, True), strict=True):
         report, _ = report_cases([scan], [runner], held_out_only=False, say=lambda _: None)
         assert report.accounts[0].held_out == wanted
+
+
+def test_a_file_named_as_a_published_one_is_of_who_the_table_says(tmp_path):
+    other = Case("small-0", tmp_path / "small" / "volume-0.nii.gz", LabelFile(tmp_path / "l.nii"), "PS0")
+    assert other.public_patients == ()
+    assert Case("volume-1", tmp_path / "a.nii", None).public_patients == ("lits-0",)
+    assert Case("a", tmp_path / "liver_46.nii.gz", None).public_patients == ("ircadb-19",)

@@ -14,7 +14,7 @@ from cascade.settings import Optimizer
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors, write_tensors
 from cascade.training import learning_rate, train
-from cascade.training_state import Job, limit_of, resumed_state
+from cascade.training_state import Job, Limit, limit_of, resumed_state
 from preprocess.errors import ModelError, UsageError
 from preprocess.prepared import load_dataset
 from tests.made_training import log_without_seconds
@@ -181,7 +181,7 @@ def test_a_resumed_run_still_warns_of_what_its_model_has_seen(prepared, tiny_set
 
 def test_a_model_remembers_who_it_has_seen_in_whatever_form(prepared, tiny_settings, tmp_path):
     first, *others = load_dataset(prepared).cases
-    public, other = (replace(case, public_patients=("ircadb-19",)) for case in (first, others[0]))
+    public, other = (replace(case, patient="ircadb-19") for case in (first, others[0]))
     train(job_for("liver", prepared, tiny_settings, tmp_path / "a", train=[public], held_out=[]), QUIET)
     model = load_model(tmp_path / "a" / "last.safetensors", STAGES["liver"])
     assert model.trained_on == ("0" * 16, "ircadb-19")
@@ -220,7 +220,7 @@ def test_the_time_limit_ends_a_run(prepared, tiny_settings, tmp_path):
     settings = replace(tiny_settings["liver"], training=replace(tiny_settings["liver"].training, steps=10**9))
     job = job_for("liver", prepared, {"liver": settings}, tmp_path / "run", minutes=0.01)
     assert 0 < train(job, QUIET).steps < 10**4
-    assert limit_of(tmp_path / "run") == (0.01, 10**9)
+    assert limit_of(tmp_path / "run") == Limit(0.01, 10**9, 10**9)
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():

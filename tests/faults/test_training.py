@@ -281,8 +281,16 @@ def test_a_resumed_run_ends_where_it_was_to_end(data, tmp_path, limit):
     assert run_command([*command, "--resume"]) == 0
     assert read_tensors(tmp_path / "run" / RESUME).header["step"] == steps
     assert run_command([*command, "--resume", "--steps", str(steps + 1)]) == 0
+    assert read_tensors(tmp_path / "run" / RESUME).header["step"] == steps + 1
     assert run_command([*command, "--resume", "--set", f"training.steps={steps + 2}"]) == 0
     assert read_tensors(tmp_path / "run" / RESUME).header["step"] == steps + 2
+
+
+def test_a_run_shorter_than_its_settings_say_stays_so(data, tmp_path):
+    command = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--fold", "0/2", *SETTINGS]  # of 4 steps
+    assert run_command([*command, "--steps", "2"]) == 0
+    assert run_command([*command, "--resume"]) == 0
+    assert read_tensors(tmp_path / "run" / RESUME).header["step"] == 2
 
 
 def test_a_resumed_training_of_folds_gives_all_the_length_that_the_first_was_given(data, tmp_path, monkeypatch):
@@ -298,12 +306,30 @@ def test_a_resumed_training_of_folds_gives_all_the_length_that_the_first_was_giv
 def test_models_of_folds_whose_training_has_not_ended_are_no_ensemble(data, tmp_path):
     assert run_command(["train-liver", str(data), "-o", str(tmp_path / "run"), "--folds", "2", *SETTINGS]) == 0
     assert len(load_stage_models(tmp_path / "run", "liver")) == 2
-    (tmp_path / "run" / "report.json").unlink()  # written after the last fold
-    with pytest.raises(ModelError, match="has not ended; go on with --resume, or give one fold"):
-        load_stage_models(tmp_path / "run", "liver")
-    for path in tmp_path.glob("run/fold-*/resume*"):
-        path.unlink()
-    assert len(load_stage_models(tmp_path / "run", "liver")) == 2  # copies of the models alone
+    shutil.copytree(tmp_path / "run", tmp_path / "models", ignore=shutil.ignore_patterns("resume*", "*.json"))
+    shutil.copytree(tmp_path / "run", tmp_path / "fewer")
+    (tmp_path / "run" / "fold-1" / "report.json").unlink()  # as long as it goes on
+    shutil.rmtree(tmp_path / "fewer" / "fold-1")
+    for name in ("run", "fewer"):
+        with pytest.raises(ModelError, match="has not ended; go on with --resume, or give one fold"):
+            load_stage_models(tmp_path / name, "liver")
+    assert len(load_stage_models(tmp_path / "models", "liver")) == 2  # copies of the models alone
+
+
+def test_folds_that_were_trained_one_by_one_are_an_ensemble(data, tmp_path):
+    for k in range(2):
+        command = ["train-liver", str(data), "-o", str(tmp_path / "run" / f"fold-{k}"), "--fold", f"{k}/2", *SETTINGS]
+        assert run_command(command) == 0
+    assert len(load_stage_models(tmp_path / "run", "liver")) == 2
+
+
+def test_a_run_that_goes_on_has_no_report_of_an_earlier_end(data, tmp_path, monkeypatch):
+    command = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--fold", "0/2", *SETTINGS]
+    assert run_command(command) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_loop", lambda *_: 1 / 0)
+        assert run_command([*command, "--resume", "--steps", "9"]) == 1
+    assert not (tmp_path / "run" / "report.json").exists()
 
 
 def test_where_there_is_nothing_to_resume_that_is_said(data, tmp_path, capsys):
@@ -388,7 +414,7 @@ def test_row_101_a_change_of_the_code_that_changes_the_arrays_needs_a_new_format
     assert (prepared.FORMAT, image.shape, image.dtype, middle, labels.sum()) == FINGERPRINT
 
 
-FINGERPRINT = (1, (3, 4, 5), np.float16, [[-0.7, -0.35, 0.0, -0.09, -0.6], [-0.7, -0.3, 0.1, 0.0, -0.59]], 13)
+FINGERPRINT = (2, (3, 4, 5), np.float16, [[-0.7, -0.35, 0.0, -0.09, -0.6], [-0.7, -0.3, 0.1, 0.0, -0.59]], 13)
 
 
 @pytest.mark.parametrize("harm", ["cut", "absent", "no end"])

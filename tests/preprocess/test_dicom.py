@@ -99,7 +99,7 @@ def test_a_slice_without_position(tmp_path):
 
 def test_no_rescale_is_said(tmp_path):
     image = read_series(series(tmp_path / "ct", slope=None, intercept=None))
-    assert image.warnings == ("the series has no rescale; stored values are taken as HU",)
+    assert image.warnings == ("the series has no rescale: what its values are is guessed from them",)
 
 
 def test_an_empty_folder(tmp_path):

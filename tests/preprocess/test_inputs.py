@@ -90,25 +90,25 @@ def test_a_lits_label_is_known_whatever_is_in_its_name(tmp_path):
 def test_series_that_lie_too_deep_to_be_cases_are_named(tmp_path, caplog):
     touch(tmp_path, "p1/1.dcm", "p2/s1/1.dcm", "p2/s2/1.dcm", "p2/text/notes.txt", "p3/.hidden/1.dcm", "c.nii")
     assert names(tmp_path) == ["c.nii", "p1"]
-    assert "lie too deep to be cases: p2/s1, p2/s2; give what holds them" in caplog.text
+    assert "in p2: images in it lie too deep to be cases; give that" in caplog.text
 
 
 def test_a_series_below_a_series_is_named(tmp_path, caplog):
     touch(tmp_path, "1.dcm", "sub/2.dcm", "text/notes.txt")
     assert find_images(tmp_path) == [tmp_path]
-    assert "lie too deep to be cases: sub; " in caplog.text
+    assert "in sub: images in it lie too deep to be cases" in caplog.text
 
 
 def test_what_lies_deeper_than_that_is_named_too(tmp_path, caplog):
     touch(tmp_path, "q/1.dcm", "p/study/series/1.dcm", "x.nii", "p2/y.nii.gz", "p3/a/b/z.mha")
-    touch(tmp_path, "out/x/segmentation.nii.gz", "out/x/report.json")  # a result
+    touch(tmp_path, "out/x/segmentation.nii.gz", "out/x/stage1_liver.nii.gz", "labelsTr/y.nii.gz")  # no scans
     assert names(tmp_path) == ["q", "x.nii"]
-    assert "lie too deep to be cases: p/study/series, p2, p3/a/b; give" in caplog.text
+    assert "in p/study, p2, p3/a/b: images in it lie too deep to be cases; give that" in caplog.text
 
 
 def test_where_the_images_are_is_said_when_there_is_no_case(tmp_path):
     touch(tmp_path, "p/study/series/1.dcm")
-    with pytest.raises(InputError, match="no case in it; folders with images lie too deep to be cases: p/study/series"):
+    with pytest.raises(InputError, match="no case in it; p/study: images in it lie too deep to be cases; give that"):
         find_images(tmp_path)
 
 
