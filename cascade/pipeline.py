@@ -17,7 +17,7 @@ from cascade.engine import Engine
 from cascade.merge import Fused, clean_up, credible, fuse, liver_alone, pasted
 from cascade.plausibility import NOTABLE_ML, doubts, overlooked
 from preprocess.geometry import Box
-from preprocess.preparation import Infer, Preparation
+from preprocess.preparation import Infer, Preparation, continued
 from preprocess.resample import FloatArray, slabs
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver, find_liver
@@ -80,12 +80,16 @@ class Segmentation:
 
 def liver_stage(models: Sequence[Model], engine: Engine) -> LiverStage:
     """Stage 1 from its model, or from several that are alike but for their weights."""
-    return LiverStage(_joint(models, engine), models[0].preparation, cast(LiverPolicy, models[0].settings.policy))
+    return LiverStage(_infer(models, engine), models[0].preparation, cast(LiverPolicy, models[0].settings.policy))
 
 
 def tumor_stage(models: Sequence[Model], engine: Engine) -> TumorStage:
     """Stage 2 from its model, or from several that are alike but for their weights."""
-    return TumorStage(_joint(models, engine), models[0].preparation, cast(TumorPolicy, models[0].settings.policy))
+    return TumorStage(_infer(models, engine), models[0].preparation, cast(TumorPolicy, models[0].settings.policy))
+
+
+def _infer(models: Sequence[Model], engine: Engine) -> Infer:
+    return continued(_joint(models, engine), models[0].preparation.spacing_mm[0])
 
 
 def _joint(models: Sequence[Model], engine: Engine) -> Infer:

@@ -6,6 +6,7 @@ grew out of: train and test were resampled differently).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,29 @@ from preprocess.volume import Volume
 #: A network as the stages see it: prepared image (z, y, x) and where to look at all (None: everywhere) to
 #: probabilities (c, z, y, x), one channel a region.
 Infer = Callable[[FloatArray, NDArray[np.bool_] | None], FloatArray]
+
+
+#: An image lower than this is continued, by so much at each end at most.
+LOW_MM, CONTINUED_MM = 100.0, 30.0
+
+
+def continued(infer: Infer, step_mm: float) -> Infer:
+    """`infer`, but low images, whose slices lie `step_mm` apart, are continued: their end slices are repeated.
+
+    Networks look some centimetres up and down, and where there is nothing they find nothing: of 1 to 4 slices of 4 mm
+    through the middle of a liver none, of the same slices continued most of it.
+    """
+
+    def infer_continued(image: FloatArray, where: NDArray[np.bool_] | None) -> FloatArray:
+        count = image.shape[0]
+        more = math.ceil(min(CONTINUED_MM, (LOW_MM - count * step_mm) / 2) / step_mm)
+        if more <= 0:
+            return infer(image, where)
+        ends = ((more, more), (0, 0), (0, 0))
+        longer = None if where is None else np.pad(where, ends, mode="edge")
+        return infer(np.pad(image, ends, mode="edge"), longer)[:, more : more + count]
+
+    return infer_continued
 
 
 def _check_window(window_hu: tuple[float, float]) -> None:

@@ -1,12 +1,14 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from cascade.pipeline import NOT_FOUND, OK, Stopwatch, segment
+from cascade.pipeline import NOT_FOUND, OK, Stopwatch, liver_stage, segment, tumor_stage
 from preprocess.geometry import Box, Grid
+from preprocess.preparation import Preparation
 from preprocess.volume import Volume
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
@@ -99,3 +101,14 @@ def test_tiny_scans_run(shape):
     hu = np.full(shape, 100, np.int16)
     result = result_of(hu, Grid(shape, (5.0, 4.0, 4.0)))
     assert result.labels.array.shape == shape
+
+
+@pytest.mark.parametrize("stage", [liver_stage, tumor_stage])
+def test_models_see_low_scans_continued(stage):
+    model = SimpleNamespace(
+        preparation=Preparation((5.0, 2.0, 2.0), (-160.0, 240.0)), settings=SimpleNamespace(policy=1)
+    )
+    seen = []
+    made = stage([model], lambda _: lambda image, where: seen.append(image.shape) or image[None])
+    assert made.infer(np.zeros((4, 6, 7), np.float32), None).shape == (1, 4, 6, 7)
+    assert seen == [(16, 6, 7)]

@@ -5,7 +5,7 @@ import pytest
 
 from preprocess.errors import UsageError
 from preprocess.geometry import Grid
-from preprocess.preparation import Preparation, SpacingPlan
+from preprocess.preparation import Preparation, SpacingPlan, continued
 from preprocess.volume import Volume
 
 GRID = Grid((2, 3, 4), (2.0, 3.0, 1.0), (10.0, -20.0, 30.0))
@@ -110,3 +110,22 @@ def test_the_median_is_rounded_to_micrometres():
 def test_plans_that_cannot_work_are_refused(finest, coarsest, window, message):
     with pytest.raises(UsageError, match=message):
         plan(finest, coarsest, window)
+
+
+@pytest.mark.parametrize(("slices", "more"), [(1, 6), (9, 6), (16, 2), (18, 1), (19, 1), (20, 0), (300, 0)])
+def test_low_images_are_continued_at_both_ends(slices, more):
+    """Of 5 mm a slice: to 100 mm in all, by 30 mm at an end at most."""
+    image = np.arange(slices, dtype=np.float32)[:, None, None] * np.ones((1, 2, 3), np.float32)
+    where, seen = image > 0, []
+
+    def infer(image, where):
+        seen.append((image, where))
+        return np.stack([image, 2 * image])
+
+    for places in (where, None):
+        out = continued(infer, 5.0)(image, places)
+        np.testing.assert_array_equal(out, np.stack([image, 2 * image]))
+    longer, looked = seen[0]
+    assert longer[:, 1, 2].tolist() == [0] * more + list(range(slices)) + [slices - 1] * more
+    np.testing.assert_array_equal(looked, longer > 0)
+    assert seen[1][1] is None
