@@ -16,8 +16,8 @@ from cascade.checkpoint import Model
 from cascade.engine import Engine
 from cascade.merge import Fused, clean_up, credible, fuse, liver_alone, pasted
 from cascade.plausibility import NOTABLE_ML, doubts, overlooked
-from preprocess.geometry import Box
-from preprocess.preparation import Infer, Preparation, continued
+from preprocess.geometry import Box, Grid
+from preprocess.preparation import Infer, Preparation, continued, share_shown
 from preprocess.resample import FloatArray, slabs
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver, find_liver
@@ -111,24 +111,30 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
     No liver, or less than the least that counts after both stages were fused: an empty mask and the status `liver not
     found`, never a whole-image guess.
     """
+    policy = policy_for(volume.grid, liver)
     with watch.step("stage1"):
-        coarse = find_liver(volume, liver.infer, liver.preparation, liver.policy)
+        coarse = find_liver(volume, liver.infer, liver.preparation, policy)
     nothing = Segmentation(NOT_FOUND, LabelMap(np.zeros(volume.grid.shape, np.uint8), volume.grid), coarse)
     # In a volume of one value there is nothing to see, whatever a network makes of it.
     if volume.array.min() == volume.array.max():
         return nothing
     if not coarse.found:
         return replace(nothing, warnings=_overlooked(coarse, volume, watch))
-    box = coarse.roi(volume.grid, liver.policy.margin_mm)
+    box = coarse.roi(volume.grid, policy.margin_mm)
     _LOG.info("region of interest %s..%s of %s (z, y, x)", box.start, box.stop, volume.grid.shape)
     fused = _fused(volume, coarse, box, (liver, tumor), watch)
     with watch.step("merge"):
         labels, warnings = clean_up(fused, tumor.policy.minimum_lesion_mm3 if tumor else 0)
-    if not labels.array.any() or labels.ml(1) < liver.policy.minimum_ml:  # stage 2 denies most of it
+    if not labels.array.any() or labels.ml(1) < policy.minimum_ml:  # stage 2 denies most of it
         doubt = _overlooked(coarse, volume, watch, fused.agreement)
         return replace(nothing, box=box, fused=fused, warnings=doubt)
     whole = pasted(labels, box, volume.grid)
     return Segmentation(OK, whole, coarse, box, fused, warnings + doubts(whole, volume, fused.agreement))
+
+
+def policy_for(grid: Grid, liver: LiverStage) -> LiverPolicy:
+    """Stage 1's policy for a scan on `grid`: of one so low that it is continued, as much less is enough of a liver."""
+    return replace(liver.policy, minimum_ml=liver.policy.minimum_ml * share_shown(grid))
 
 
 def _overlooked(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.merge import Mask, final_liver, liver_alone, probabilities
-from cascade.pipeline import LiverStage, TumorStage, refine
+from cascade.pipeline import LiverStage, TumorStage, policy_for, refine
 from evaluate.overlap import Overlap
 from preprocess.cases import Case
 from preprocess.components import components
@@ -113,7 +113,7 @@ def sweep(
             whole = seen.liver > place
             mask = final_liver(whole)
             size = np.count_nonzero(mask)
-            if size * volume.grid.voxel_ml < stages[0].policy.minimum_ml:
+            if size * volume.grid.voxel_ml < policy_for(volume.grid, stages[0]).minimum_ml:
                 continue  # counts as not found
             liver[place] = _dice(np.count_nonzero(mask & part), size, true_liver)
             for threshold in range(candidates.shape[1]) if case.scores_tumor else ():
@@ -149,7 +149,7 @@ class _Seen:
     def of(volume: Volume, stages: tuple[LiverStage, TumorStage], candidates: Candidates) -> _Seen | None:
         """What the networks say; None where stage 1 finds no liver (see `cascade.pipeline.segment`)."""
         liver, tumor = stages
-        coarse = find_liver(volume, liver.infer, liver.preparation, liver.policy)
+        coarse = find_liver(volume, liver.infer, liver.preparation, policy_for(volume.grid, liver))
         if not coarse.found or volume.array.min() == volume.array.max():
             return None
         box = coarse.roi(volume.grid, liver.policy.margin_mm)

@@ -37,14 +37,24 @@ def continued(infer: Infer, step_mm: float) -> Infer:
 
     def infer_continued(image: FloatArray, where: NDArray[np.bool_] | None) -> FloatArray:
         count = image.shape[0]
-        more = math.ceil(min(CONTINUED_MM, (LOW_MM - count * step_mm) / 2) / step_mm)
-        if more <= 0:
+        more = math.ceil(_missing_mm(count * step_mm) / step_mm)
+        if not more:
             return infer(image, where)
         ends = ((more, more), (0, 0), (0, 0))
         longer = None if where is None else np.pad(where, ends, mode="edge")
         return infer(np.pad(image, ends, mode="edge"), longer)[:, more : more + count]
 
     return infer_continued
+
+
+def share_shown(grid: Grid) -> float:
+    """The height of a scan on the canonical `grid`, as a share of what it is `continued` to."""
+    height = grid.shape[0] * grid.spacing_mm[0]
+    return height / (height + 2 * _missing_mm(height))
+
+
+def _missing_mm(height: float) -> float:
+    return max(0.0, min(CONTINUED_MM, (LOW_MM - height) / 2))
 
 
 def _check_window(window_hu: tuple[float, float]) -> None:

@@ -112,3 +112,15 @@ def test_models_see_low_scans_continued(stage):
     made = stage([model], lambda _: lambda image, where: seen.append(image.shape) or image[None])
     assert made.infer(np.zeros((4, 6, 7), np.float32), None).shape == (1, 4, 6, 7)
     assert seen == [(16, 6, 7)]
+
+
+@pytest.mark.parametrize(("minimum_ml", "status"), [(2.5, OK), (2.6, NOT_FOUND)])
+def test_of_a_low_scan_less_is_enough_of_a_liver(minimum_ml, status):
+    """Three of 63 mm are shown: 0.12 mL of liver are as much as 2.52 would be in a higher one."""
+    hu = np.full((1, 10, 10), -100, np.int16)
+    hu[0, 3:7, 2:8] = 100
+    grid = Grid(hu.shape, (3.0, 1.0, 5 / 3))
+    runner = fakes.fake_runner(spacing_mm=grid.spacing_mm)
+    preparation = Preparation(grid.spacing_mm, fakes.WINDOW_HU)
+    liver = replace(runner.liver, preparation=preparation, policy=replace(runner.liver.policy, minimum_ml=minimum_ml))
+    assert segment(Volume(hu, grid), liver, runner.tumor, Stopwatch()).status == status

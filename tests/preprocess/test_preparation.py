@@ -5,7 +5,7 @@ import pytest
 
 from preprocess.errors import UsageError
 from preprocess.geometry import Grid
-from preprocess.preparation import Preparation, SpacingPlan, continued
+from preprocess.preparation import Preparation, SpacingPlan, continued, share_shown
 from preprocess.volume import Volume
 
 GRID = Grid((2, 3, 4), (2.0, 3.0, 1.0), (10.0, -20.0, 30.0))
@@ -125,6 +125,8 @@ def test_low_images_are_continued_at_both_ends(slices, more):
     for places in (where, None):
         out = continued(infer, 5.0)(image, places)
         np.testing.assert_array_equal(out, np.stack([image, 2 * image]))
+    grid = Grid((slices, 2, 3), (5.0, 1.0, 1.0))
+    assert share_shown(grid) == pytest.approx(slices / (slices + 2 * min(6, max(0, 10 - slices / 2))))
     longer, looked = seen[0]
     assert longer[:, 1, 2].tolist() == [0] * more + list(range(slices)) + [slices - 1] * more
     np.testing.assert_array_equal(looked, longer > 0)
