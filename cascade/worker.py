@@ -72,8 +72,9 @@ def answers(
                 if worker.idle and (k := _next_for(worker, crew, waiting)) is not None:
                     worker.give(waiting.pop(k))
             for worker in crew:
-                # The last tasks wait for whoever is free first.
-                k = _next_for(worker, crew, waiting) if len(waiting) >= jobs and worker.has_room else None
+                # The last tasks wait for whoever is free first; those that a worker was told wait for it anyway.
+                free = sum(task not in {other.likely for other in crew} for task in waiting)
+                k = _next_for(worker, crew, waiting) if free >= jobs and worker.has_room else None
                 if k is not None and not {*alone} & {worker.tasks[0], waiting[k]}:
                     worker.give(waiting.pop(k))
             for worker in _awake(crew, limit_s):

@@ -161,6 +161,16 @@ def test_a_worker_that_dies_idle_is_no_answer(tmp_path):
     assert not list(found)
 
 
+def test_a_task_is_not_begun_behind_a_slow_one_for_another_worker_that_is_late(tmp_path):
+    """The last waits for a worker that is free, though a second one waits too: for who was told it and is not ready."""
+    marks, end = tmp_path / "marks", tmp_path / "end"
+    marks.mkdir()
+    found = answers(["b", "pid late", f"until {end}", "c"], Setup(marks), 2, 60.0)
+    assert [next(found)[0].split()[0] for _ in range(3)] == ["b", "pid", "c"]
+    end.touch()
+    assert [task for task, _ in found] == [f"until {end}"]
+
+
 def busy(pid):
     """Whether the process is in `until`, which leaves a mark."""
     return Path(f"/proc/{pid}/comm").read_text() == "slow\n"
