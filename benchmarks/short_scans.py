@@ -19,7 +19,7 @@ import numpy as np
 
 from cascade.checkpoint import load_stage_models
 from cascade.engine import pick_engine
-from cascade.machine import share_cores, tune_allocator
+from cascade.machine import tune_allocator
 from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
 from evaluate.overlap import dice
 from preprocess.geometry import Box
@@ -37,22 +37,30 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--cases", nargs="+")
     options = parser.parse_args()
-    ways = {"continued": _stages()}
-    with patch("cascade.pipeline.continued", lambda infer, step_mm: infer):
-        ways["as they are"] = _stages()
     scores: dict[tuple[str, int], list[list[float]]] = {}
     for case in find_cases(options.source):
         if options.cases and case.name not in options.cases:
             continue
         volume = read_scan(case.image).volume
-        for what, part in _parts(read_label(case, volume.grid)):
-            truth = read_label(case, volume.grid).cropped(part)
-            scores.setdefault(what, []).append([_liver(volume.cropped(part), truth, way) for way in ways.values()])
-    print("| shown | scans | " + " | ".join(f"{way}: Dice (least), not found" for way in ways) + " |")
-    print("| --- | ---: |" + " ---: |" * len(ways))
+        labels = read_label(case, volume.grid)
+        for what, part in _parts(labels):
+            both = _both_ways(volume.cropped(part), labels.cropped(part))
+            scores.setdefault(what, []).append(both)
+    print("| shown | scans | continued: Dice (least), not found | as they are: Dice (least), not found |")
+    print("| --- | ---: | ---: | ---: |")
     for (what, mm), rows in scores.items():
         told = [f"{mean(s):.3f} ({min(s):.3f}), {s.count(0)}" for s in zip(*rows, strict=True)]
         print(f"| {what}, {mm or 'one slice'}{' mm' if mm else ''} | {len(rows)} | " + " | ".join(told) + " |")
+
+
+def _both_ways(volume: Volume, truth: LabelMap) -> list[float]:
+    """Dice of the liver with the end slices repeated, and without, when no less of a liver counts either."""
+    with (
+        patch("cascade.pipeline.continued", lambda infer, step_mm: infer),
+        patch("cascade.pipeline.share_shown", lambda grid: 1.0),
+    ):
+        plain = _liver(volume, truth, _stages())
+    return [_liver(volume, truth, _stages()), plain]
 
 
 def _stages() -> _Stages:
@@ -86,5 +94,4 @@ def _liver(volume: Volume, truth: LabelMap, stages: _Stages) -> float:
 
 if __name__ == "__main__":
     tune_allocator()
-    share_cores()
     main()

@@ -25,8 +25,8 @@ from preprocess.errors import ModelError, UsageError
 from preprocess.preparation import Preparation
 from preprocess.prepared import preparation_from
 
-#: How many folds a training by --folds is to have.
-FOLDS = "folds.json"
+#: In a run's folder: how many folds a training by --folds is to have; the scores of a run that has ended.
+FOLDS, REPORT = "folds.json", "report.json"
 #: Raised when an older program could not use the file rightly. Since 2 a file has a checksum.
 FORMAT = 2
 
@@ -38,8 +38,8 @@ class Model:
     `settings` is the part that prediction needs, `recipe` the record of all settings (see `as_table`) of the training.
     `scores` are its Dice on held-out cases. `trained_on` are the content ids of the scans that it learned from (see
     `preprocess.volume.content_id`), and who they are publicly known to be of (`preprocess.cases.public_patient`), since
-    one scan was published in several forms. `chosen_on` are the content ids of those that picked it as the best of its
-    training. `sha256` is the file's, empty for a model that was not read from one.
+    one scan was published in several forms. `chosen_on` likewise are those that picked it as the best of its training.
+    `sha256` is the file's, empty for a model that was not read from one.
     """
 
     stage: Stage
@@ -161,7 +161,7 @@ def load_stage_models(path: Path | None, name: str) -> tuple[Model, ...]:
         raise ModelError(
             f"{path}: holds no fold-*/best.safetensors; give a model file or the -o of a training by --folds"
         )
-    if not _ended(path):
+    if not _ended(path, len(models)):
         raise ModelError(
             f"{path}: its training has not ended; go on with --resume, or give one fold-*/best.safetensors"
         )
@@ -171,11 +171,19 @@ def load_stage_models(path: Path | None, name: str) -> tuple[Model, ...]:
     return models
 
 
-def _ended(path: Path) -> bool:
-    """Whether all folds of a training have: each has its report. Copies of models alone have no state to resume."""
+def _ended(path: Path, count: int) -> bool:
+    """Whether all folds of a training, `count` of which have a model, have ended: they have a report then.
+
+    Copies of models alone have no state to resume, and need none. Raises ModelError where `FOLDS` is damaged.
+    """
+    try:
+        wanted = int(json.loads((path / FOLDS).read_text("utf-8"))["folds"])
+    except FileNotFoundError:  # folds that were trained one by one, or copies
+        wanted = 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path / FOLDS}: damaged ({error!r}); remove it if all folds are there") from error
     begun = [state.parent for state in path.glob("fold-*/resume.safetensors")]
-    wanted = json.loads((path / FOLDS).read_text("utf-8"))["folds"] if (path / FOLDS).exists() else 0
-    return len(begun) >= wanted and all((fold / "report.json").exists() for fold in begun)
+    return count >= wanted and all((fold / REPORT).exists() for fold in begun)
 
 
 def cpu_state(network: torch.nn.Module) -> dict[str, Tensor]:

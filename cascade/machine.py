@@ -48,9 +48,9 @@ def share_cores() -> None:
     """Have torch's threads sleep soon when they wait for each other, so that programs beside them are not slowed.
 
     GNU's OpenMP, which torch's builds for Linux use, has them spin for some milliseconds; where another program holds
-    one of the cores, all others then wait by spinning, and two runs at once take ten times as long as one instead of
-    twice. Alone, no time is lost. To be called before torch is imported; what the user has set stays.
-    See libgomp's manual, GOMP_SPINCOUNT.
+    one of the cores, all others then wait by spinning, and two runs at once take four to seven times as long as one
+    instead of less than twice (`benchmarks.beside`). Alone, no time is lost. To be called before torch is imported;
+    what the user has set stays. See libgomp's manual, GOMP_SPINCOUNT.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))

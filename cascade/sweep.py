@@ -104,6 +104,7 @@ def sweep(
     seen = _Seen.of(volume, stages, candidates)
     lesions = _TrueLesions(truth, seen.box if seen else None)
     true_liver = np.count_nonzero(truth.array)
+    minimum_ml = policy_for(volume.grid, stages[0]).minimum_ml
     liver, tumors = np.full(candidates.shape[0], _dice(0, 0, true_liver)), np.zeros((3, *candidates.shape))
     tumors[DICE] = _dice(0, 0, lesions.voxels)
     if seen is not None:
@@ -113,7 +114,7 @@ def sweep(
             whole = seen.liver > place
             mask = final_liver(whole)
             size = np.count_nonzero(mask)
-            if size * volume.grid.voxel_ml < policy_for(volume.grid, stages[0]).minimum_ml:
+            if size * volume.grid.voxel_ml < minimum_ml:
                 continue  # counts as not found
             liver[place] = _dice(np.count_nonzero(mask & part), size, true_liver)
             for threshold in range(candidates.shape[1]) if case.scores_tumor else ():

@@ -23,14 +23,14 @@ from torch import Tensor
 
 from cascade import __version__
 from cascade.batches import Batch, Sampler, ahead, in_turn, require_pools
-from cascade.checkpoint import load_model, save_model
+from cascade.checkpoint import REPORT, load_model, save_model
 from cascade.inference import as_infer
 from cascade.interrupts import StopNow, StopSignals
 from cascade.logs import NoLog, RunLog
 from cascade.losses import deep_loss, deep_sums, require_loss
 from cascade.machine import autocast_dtype
 from cascade.settings import Optimizer, as_table
-from cascade.training_state import BEST, LAST, REPORT, Job, State, fresh_state, model_of, resumed_state, save_state
+from cascade.training_state import BEST, LAST, Job, State, fresh_state, model_of, resumed_state, save_state
 from cascade.validation import Validation, validate
 from preprocess.errors import ModelError, ResourceError
 

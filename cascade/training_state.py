@@ -32,8 +32,6 @@ from preprocess.preparation import Preparation
 from preprocess.prepared import PreparedCase
 
 BEST, LAST, RESUME, PREVIOUS = (f"{name}.safetensors" for name in ("best", "last", "resume", "resume-previous"))
-#: The scores of a run that has ended.
-REPORT = "report.json"
 
 
 @dataclass(frozen=True)

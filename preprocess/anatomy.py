@@ -27,7 +27,8 @@ _SPINE_MM = 35.0
 _LIVER_OFF_MM, _SPINE_OFF_MM = 20.0, 10.0
 #: Air inside the body in the top quarter of the liver's slices (lungs) is 1.5 to 33 times that in the bottom quarter
 #: (bowel) in ten scans; so many times more at the bottom, and so much of it (mm2 a slice), means head down. In 340
-#: slabs of these scans, cut through the liver, at the bottom is at most 2.2 times what is at the top.
+#: slabs of these scans, cut through the liver, at the bottom is at most 2.2 times what is at the top (counted by a
+#: script that is not here).
 _AIR_RATIO, _AIR_MM2 = 3.0, 2000.0
 
 

@@ -65,7 +65,7 @@ def _train_folds(stage_name: str, data: Path, run: Path, count: int, ranks: Any,
 
 
 def _report_folds(stage_name: str, run: Path, count: int) -> None:
-    from cascade.training_state import REPORT
+    from cascade.checkpoint import REPORT
 
     rows, warnings = [], []
     for k in range(count):
@@ -220,7 +220,7 @@ def _write_stage_report(run: Path, stage: str, outcome: Any, held_out: Any) -> N
 
 def _write_report(run: Path, stage: str, rows: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> str:
     """Write the scores of `rows` as report.json and report.txt, and return them as a line."""
-    from cascade.training_state import REPORT
+    from cascade.checkpoint import REPORT
     from cascade.validation import Validation
 
     scores = [{k: v for k, v in row.items() if k != "case"} for row in rows]

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from cascade import logs
 from cascade.logs import EVERY, Logged, RunLog, board_name, contours
@@ -123,3 +124,20 @@ def test_curves_stand_in_groups():
     names = ("liver_dice", "lesions_found_<10mm", "wait_s", "look_s", "utilisation", "loss", "learning_rate")
     grouped = ["liver/dice", "lesions/found_<10mm", "time/wait_s", "time/look_s", "time/utilisation"]
     assert [board_name(name) for name in names] == [*grouped, "loss", "learning_rate"]
+
+
+@pytest.mark.parametrize(("step", "purged"), [(0, None), (7, 8)])
+def test_a_resumed_board_keeps_the_points_of_the_step_that_it_goes_on_from(tmp_path, monkeypatch, step, purged):
+    asked = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            asked.append(purge_step)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Writer)
+    with RunLog(tmp_path, Logged(), step):
+        pass
+    assert asked == [purged]

@@ -223,3 +223,10 @@ def test_a_file_named_as_a_published_one_is_of_who_the_table_says(tmp_path):
     assert other.public_patients == ()
     assert Case("volume-1", tmp_path / "a.nii", None).public_patients == ("lits-0",)
     assert Case("a", tmp_path / "liver_46.nii.gz", None).public_patients == ("ircadb-19",)
+
+
+def test_a_model_picked_on_a_patient_in_another_form_is_said(case):
+    runner = replace(fakes.fake_runner(), chosen_on=frozenset({"ircadb-19"}))
+    said = []
+    report_cases([case("volume-46", "p"), case("volume-45", "q")], [runner], held_out_only=False, say=said.append)
+    assert said[-1] == "note: a model or its thresholds were chosen on volume-46: slightly flattering there"

@@ -806,3 +806,11 @@ def test_scratch_copies_are_not_made(tmp_path):
     tracemalloc.stop()
     assert peak < 3_000_000
     shutil.rmtree(tmp_path)
+
+
+def test_a_damaged_count_of_folds_is_one_line(data, tmp_path):
+    assert run_command(["train-liver", str(data), "-o", str(tmp_path / "run"), "--folds", "2", *SETTINGS]) == 0
+    for content in ("", "[]", "{}", '{"folds": null}'):
+        (tmp_path / "run" / "folds.json").write_text(content)
+        with pytest.raises(ModelError, match="folds.json: damaged .*; remove it if all folds are there"):
+            load_stage_models(tmp_path / "run", "liver")
