@@ -812,5 +812,5 @@ def test_a_damaged_count_of_folds_is_one_line(data, tmp_path):
     assert run_command(["train-liver", str(data), "-o", str(tmp_path / "run"), "--folds", "2", *SETTINGS]) == 0
     for content in ("", "[]", "{}", '{"folds": null}'):
         (tmp_path / "run" / "folds.json").write_text(content)
-        with pytest.raises(ModelError, match="folds.json: damaged .*; remove it if all folds are there"):
+        with pytest.raises(ModelError, match=r"folds\.json: damaged .*; remove it if all folds are there"):
             load_stage_models(tmp_path / "run", "liver")
