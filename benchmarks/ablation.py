@@ -80,16 +80,16 @@ def main() -> None:
     prepared(options.scans, options.out)
     networks = [*([LIVER] if options.rows != ["whole"] else []), *options.rows]
     trainings = [(name, seed) for seed in options.seeds for name in networks]
-    _in_turn(partial(_trained, options.out, options.fold, options.steps), trainings, options.jobs)
+    in_turn(partial(_trained, options.out, options.fold, options.steps), trainings, options.jobs)
     asked = [(row, seed) for row in options.rows for seed in options.seeds]
-    scores = _in_turn(partial(_scored, options.scans, options.out, options.fold), asked, options.jobs)
+    scores = in_turn(partial(_scored, options.scans, options.out, options.fold), asked, options.jobs)
     print(f"{machine()}; {options.steps} steps a row and seed, fold {options.fold}\n")
     print(table({row: [s for (r, _), s in zip(asked, scores, strict=True) if r == row] for row in options.rows}))
 
 
-def prepared(scans: Path, out: Path) -> None:
-    """Both datasets: "cascade" holds what the stages keep of a scan, "whole" all of it at stage 2's spacing."""
-    for name in ("cascade", "whole"):
+def prepared(scans: Path, out: Path, names: Sequence[str] = ("cascade", "whole")) -> None:
+    """The datasets: "cascade" holds what the stages keep of a scan, "whole" all of it at stage 2's spacing."""
+    for name in names:
         if (out / name / "dataset.json").exists():
             continue
         boxes = {stage: STAGES[stage].training_box for stage in STAGES}
@@ -103,8 +103,8 @@ def _settings(stage: str, *more: str) -> Settings:
     return load_settings(stage, assignments=[*CHANGED[stage], *more])
 
 
-def _in_turn(work: Any, asked: Sequence[tuple[str, int]], jobs: int) -> list[Any]:
-    """`work(name, seed)` for all, each in a process of its own on one core."""
+def in_turn(work: Any, asked: Sequence[tuple[Any, ...]], jobs: int) -> list[Any]:
+    """`work` called with each of `asked`, each in a process of its own on one core."""
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, max_tasks_per_child=1) as pool:
         return list(pool.map(work, *zip(*asked, strict=True)))
 

@@ -12,7 +12,19 @@ import torch
 import cascade.checkpoint
 import cascade.pipeline
 import cascade.training_state
-from benchmarks import ablation, ablation_rows, batch, iterations, page, process, profile_case, rate, rivals, train
+from benchmarks import (
+    ablation,
+    ablation_rows,
+    batch,
+    iterations,
+    one_stage,
+    page,
+    process,
+    profile_case,
+    rate,
+    rivals,
+    train,
+)
 from cascade.batches import Sampler
 from cascade.settings import as_table, load_settings
 from preprocess.errors import UsageError
@@ -177,3 +189,40 @@ def test_what_was_trained_otherwise_is_not_taken_for_what_is_asked_for(tmp_path)
         pytest.raises(UsageError, match="on other scans; give another OUT"),
     ):
         ablation._trained(tmp_path, "1/2", 30, "cascade", 1)
+
+
+def test_average_precision_is_the_mean_precision_at_each_true_voxel():
+    truth = np.array([True, False, True, False])
+    assert one_stage.average_precision(np.array([0.1, 0.2, 0.9, 0.5], np.float32), truth) == pytest.approx(
+        (1 + 2 / 4) / 2
+    )
+    assert one_stage.average_precision(np.array([0.8, 0.2, 0.9, 0.5], np.float32), truth) == 1
+
+
+def test_a_stage_by_itself_is_scored_by_patient():
+    ends = [0.0] * (len(one_stage.THRESHOLDS) - 1)
+    drawn = {"a": {"precision": 0.2, "dice": [0.1, *ends]}, "b": {"precision": 0.4, "dice": [0.3, *ends]}}
+    found = {**drawn, "c": {"precision": 0.9, "dice": [0.8, *ends]}, "healthy": {"false": [7.0, *ends]}, "undrawn": {}}
+    table = one_stage.tumor_table(
+        {"recipe": [found]}, {"a": "P1", "b": "P1", "c": "P2", "healthy": "P3", "undrawn": "P4"}
+    )
+    assert table.splitlines()[-1] == "| recipe | 0.600 | 0.500 | 0.05 | 7.0 | P1 0.30, P2 0.90 |"
+    livers = {"a": {"liver": [[0.5, 0.4, 0.3], [0.9, 0.1, 0.2]]}, "c": {"liver": [[0.8, 0.3, 0.1], [0.7, 0.2, 0.4]]}}
+    table = one_stage.liver_table({"recipe": [livers]}, {"a": "P1", "c": "P2"})
+    assert table.splitlines()[-1] == "| recipe | 0.800 | 0.150 | 0.300 | P1 0.90, P2 0.70 |"
+
+
+def test_what_a_stage_calls_tumour_counts_in_the_true_liver_alone():
+    case = SimpleNamespace(labels=lambda stage: np.array([[[0, 1, 2, 1]]], np.uint8), scores_tumor=True)
+    scores = one_stage.tumor_scores(np.array([[[0.9, 0.0, 0.5, 0.5]]], np.float32), case)
+    assert scores["precision"] == 1
+    assert scores["dice"][one_stage.THRESHOLDS.index(0.5)] == pytest.approx(2 / 3)
+    healthy = SimpleNamespace(
+        labels=lambda stage: np.array([[[0, 1, 1, 1]]], np.uint8),
+        scores_tumor=True,
+        survey=SimpleNamespace(liver_ml=6.0),
+    )
+    false = one_stage.tumor_scores(np.array([[[0.9, 0.0, 0.5, 0.5]]], np.float32), healthy)["false"]
+    assert false[one_stage.THRESHOLDS.index(0.5)] == 4
+    case.scores_tumor = False
+    assert one_stage.tumor_scores(np.zeros((1, 1, 4), np.float32), case) == {}
