@@ -96,6 +96,8 @@ def _forward(network: Network, images: Tensor, device: torch.device) -> Tensor:
     dtype = autocast_dtype(device)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         logits = network(padded)
+    if dtype == torch.float16 and not torch.isfinite(logits).all():  # beyond its range: an empty mask without a word
+        logits = network(padded)
     z, y, x = shape
     return torch.sigmoid(logits[:, :, :z, :y, :x].float())
 

@@ -27,6 +27,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_THRESHOLDS = (2**30, 2**25)
 #: As many as libgomp itself takes where it knows that there are more threads than cores.
 _SPINS = 1000
+#: From here on GPUs compute quickly in float16 (Volta, 2017).
+_HALF_CAPABILITY = (7, 0)
 #: The device that is no torch device: the CPU by OpenVINO, for prediction alone (see `cascade.engine`).
 OPENVINO = "openvino"
 
@@ -98,11 +100,17 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the hardware computes it, else None (float32): emulated bfloat16 is slower than float32."""
+    """bfloat16 where the hardware computes it, else float16 on GPUs that are quick in it, else None (float32).
+
+    Emulated bfloat16 is slower than float32. float16 ends at 65504: see `cascade.training_state.State.scaler` and
+    `cascade.inference`.
+    """
     import torch
 
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+        return torch.float16 if torch.cuda.get_device_capability(device) >= _HALF_CAPABILITY else None
     flags = torch.cpu.get_capabilities()
     return torch.bfloat16 if flags.get("avx512_bf16") or flags.get("amx_bf16") else None
 

@@ -166,9 +166,15 @@ def _step(state: State, batch: Batch, job: Job, share: float) -> float:
         group["lr"] = _rate(job, state, share)
     state.step += 1
     loss = _gradients(state, batch, job)
+    state.scaler.unscale_(state.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), job.settings.optimizer.clip_norm)
-    if not (math.isfinite(loss) and math.isfinite(norm.item())):
-        state.skipped += 1
+    finite = math.isfinite(loss) and math.isfinite(norm.item())
+    if finite:
+        state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if not finite:
+        # A loss that was multiplied by too much is no fault: it is multiplied by less the next time.
+        state.skipped += not (state.scaler.is_enabled() and math.isfinite(loss))
         state.bad_in_a_row += 1
         if state.bad_in_a_row >= MAX_BAD_STEPS:
             raise ModelError(
@@ -177,7 +183,6 @@ def _step(state: State, batch: Batch, job: Job, share: float) -> float:
             )
         return math.nan
     state.bad_in_a_row = 0
-    state.optimizer.step()
     _move_average(state, job.settings.optimizer.average_decay)
     return loss
 
@@ -208,7 +213,7 @@ def _accumulated(state: State, batch: Batch, job: Job) -> float:
         share = len(image) / len(batch.image)
         sums = job.ranks.together(partial(_sums, state, Batch(image, target, trust), job))
         loss: Tensor = deep_loss(job.ranks.total(sums), job.settings.loss) * share
-        job.ranks.together(loss.backward)
+        job.ranks.together(state.scaler.scale(loss).backward)
         total += loss.item()
     job.ranks.add_up([weight.grad for weight in state.network.parameters() if weight.grad is not None])
     return total

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cascade.checkpoint import Model, cpu_state, load_model, require_finite
 from cascade.logs import Logged
-from cascade.machine import on_device
+from cascade.machine import autocast_dtype, on_device
 from cascade.ranks import Ranks
 from cascade.settings import Network, Optimizer, Settings, as_table
 from cascade.stages import Stage
@@ -67,7 +67,9 @@ class State:
 
     `look_due`: the held-out cases are to be looked at before the next step. `parts`: a batch goes through the network
     in so many, for want of memory. `warnings` are for the report. `begun_from` is what the model that it began from
-    has seen: (trained on, chosen on), None when it began from random weights.
+    has seen: (trained on, chosen on), None when it began from random weights. `scaler` multiplies the loss in float16,
+    where small gradients would be 0 otherwise, by as much as they bear (Micikevicius et al., Mixed Precision Training,
+    ICLR 2018), and does nothing in what has the range of float32.
     """
 
     network: UNet3d
@@ -84,6 +86,7 @@ class State:
     logged: Logged = field(default_factory=Logged)
     warnings: tuple[str, ...] = ()
     begun_from: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
 
 
 def fresh_state(job: Job) -> State:
@@ -93,7 +96,8 @@ def fresh_state(job: Job) -> State:
     optimizer = _optimizer(network, job.settings.optimizer)
     average = _network(job)
     average.load_state_dict(network.state_dict())
-    return State(network, average, optimizer, **state_of_init)
+    scaler = torch.amp.GradScaler(job.device.type, enabled=autocast_dtype(job.device) == torch.float16)
+    return State(network, average, optimizer, scaler=scaler, **state_of_init)
 
 
 def _optimizer(network: UNet3d, settings: Optimizer) -> torch.optim.Optimizer:
@@ -154,6 +158,7 @@ def save_state(job: Job, state: State) -> None:
         "look_due": state.look_due,
         "begun_from": state.begun_from,
         "warnings": state.warnings,
+        "scaler": state.scaler.state_dict(),
         "minutes": job.minutes,
         "planned_steps": job.planned_steps or job.settings.training.steps,
         "logged": {"rows": state.logged.rows, "losses": state.logged.losses},
@@ -191,6 +196,8 @@ def resumed_state(job: Job) -> State:
         begun_from = header["begun_from"]
         state.begun_from = begun_from and (tuple(begun_from[0]), tuple(begun_from[1]))
         state.logged = Logged(header["logged"]["rows"], tuple(header["logged"]["losses"]))
+        if state.scaler.is_enabled() and header.get("scaler"):  # it may have begun on another device
+            state.scaler.load_state_dict(header["scaler"])
         before = tuple(header.get("warnings", ()))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         what = str(error).splitlines()[-1].strip()

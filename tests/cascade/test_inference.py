@@ -182,3 +182,15 @@ def test_windows_in_batches_give_what_they_give_one_by_one():
     sizes = [len(seen) for seen in four.seen]
     assert sizes[0] == 4
     assert sum(sizes) == len(one.seen)  # and the rest in a smaller one
+
+
+def test_what_float16_cannot_hold_is_computed_in_float32(monkeypatch):
+    class Large(Pointwise):
+        def forward(self, image):
+            wide = image * 1e5
+            wide = wide.half() if torch.is_autocast_enabled("cpu") else wide
+            return super().forward(image) + 0 * wide  # infinity times 0 is no number
+
+    monkeypatch.setattr("cascade.inference.autocast_dtype", lambda device: torch.float16)
+    image = picture(3, 5, 7)
+    assert np.allclose(as_infer(Large(), ONE_PASS, CPU)(image, None), answer(image), atol=1e-6)

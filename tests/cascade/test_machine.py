@@ -33,9 +33,11 @@ def test_bfloat16_only_where_the_processor_computes_it(monkeypatch):
         assert autocast_dtype(torch.device("cpu")) is wanted
 
 
-def test_a_gpu_that_emulates_bfloat16_computes_in_float32(monkeypatch):
+@pytest.mark.parametrize(("capability", "dtype"), [((6, 1), None), ((7, 0), torch.float16), ((7, 5), torch.float16)])
+def test_a_gpu_that_emulates_bfloat16_computes_in_float16_where_it_is_quick_in_it(monkeypatch, capability, dtype):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert autocast_dtype(torch.device("cuda")) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert autocast_dtype(torch.device("cuda")) is dtype
 
 
 @pytest.mark.parametrize(("device", "step"), [("cpu", 1), ("meta", 60)])

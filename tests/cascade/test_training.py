@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade import training
+from cascade import training, training_state
 from cascade.checkpoint import load_model
 from cascade.interrupts import Interrupted
 from cascade.ranks import Ranks
@@ -35,6 +35,10 @@ def job_for(stage, prepared, tiny_settings, folder, **changes):
     )
     folder.mkdir(exist_ok=True)
     return replace(job, **changes)
+
+
+def with_steps(settings, steps):
+    return replace(settings, training=replace(settings.training, steps=steps))
 
 
 def rows_of(folder):
@@ -214,6 +218,52 @@ def test_a_loss_that_is_not_finite_is_skipped_and_in_the_end_stops(prepared, tin
     longer = replace(job.settings, training=replace(job.settings.training, steps=100))
     with pytest.raises(ModelError, match="not finite 20 times in a row at step 24"):
         train(replace(job, resume=True, settings=longer), QUIET)
+
+
+@pytest.fixture
+def float16(monkeypatch):
+    """The CPU computes in float16, as old GPUs do."""
+    for module in (training, training_state):
+        monkeypatch.setattr(module, "autocast_dtype", lambda device: torch.float16)
+
+
+def test_in_float16_the_loss_is_scaled_and_a_resumed_run_goes_on_with_the_scale(
+    prepared, tiny_settings, tmp_path, float16
+):
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
+    train(job, QUIET)
+    whole = read_tensors(tmp_path / "run" / "resume.safetensors")
+    assert whole.header["scaler"]["_growth_tracker"] == 4
+    half = replace(job, folder=tmp_path / "half", settings=with_steps(job.settings, 2))
+    half.folder.mkdir()
+    train(half, QUIET)
+    train(replace(half, settings=job.settings, resume=True), QUIET)
+    again = read_tensors(tmp_path / "half" / "resume.safetensors")
+    assert again.header["scaler"] == whole.header["scaler"]
+    assert all(tensor.isfinite().all() for tensor in whole.tensors.values())
+
+
+def test_a_loss_that_was_scaled_too_much_for_float16_is_scaled_less_and_is_no_fault(
+    prepared, tiny_settings, tmp_path, float16, monkeypatch
+):
+    true_loss = training.deep_loss
+    monkeypatch.setattr(training, "deep_loss", lambda sums, settings: true_loss(sums, settings) * 1e6)
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
+    assert train(replace(job, settings=with_steps(job.settings, 19)), QUIET).warnings == ()
+    state = read_tensors(tmp_path / "run" / "resume.safetensors")
+    assert 0 < state.header["scaler"]["scale"] < 65536
+    assert state.header["skipped"] == 0
+    moments = [tensor for name, tensor in state.tensors.items() if name.startswith("optimizer/")]
+    assert moments  # some step was taken
+
+
+def test_a_float16_training_whose_gradients_are_never_numbers_ends(
+    prepared, tiny_settings, tmp_path, float16, monkeypatch
+):
+    monkeypatch.setattr(training, "deep_loss", lambda sums, settings: sums.sum().sub(sums.sum().detach()).sqrt())
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
+    with pytest.raises(ModelError, match="not finite 20 times in a row"):
+        train(replace(job, settings=with_steps(job.settings, 30)), QUIET)
 
 
 def test_the_time_limit_ends_a_run(prepared, tiny_settings, tmp_path):
