@@ -134,7 +134,8 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
 
 def policy_for(grid: Grid, liver: LiverStage) -> LiverPolicy:
     """Stage 1's policy for a scan on `grid`: of one so low that it is continued, as much less is enough of a liver."""
-    return replace(liver.policy, minimum_ml=liver.policy.minimum_ml * share_shown(grid))
+    shown = share_shown(liver.preparation.working_grid(grid))  # as high as the image that is continued
+    return replace(liver.policy, minimum_ml=liver.policy.minimum_ml * shown)
 
 
 def _overlooked(

@@ -48,7 +48,7 @@ def continued(infer: Infer, step_mm: float) -> Infer:
 
 
 def share_shown(grid: Grid) -> float:
-    """The height of a scan on the canonical `grid`, as a share of what it is `continued` to."""
+    """The height of an image on `grid`, as a share of what it is `continued` to."""
     height = grid.shape[0] * grid.spacing_mm[0]
     return height / (height + 2 * _missing_mm(height))
 
