@@ -181,7 +181,7 @@ def tumor_table(rows: Mapping[str, Sequence[Scores]], patients: Mapping[str, str
         "",
         "average precision by seed",
         "Dice at best threshold",
-        "it",
+        "that threshold",
         "false in healthy, mL",
         "precision by patient",
     ]
