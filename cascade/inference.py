@@ -49,23 +49,26 @@ def as_infer(network: Network, window: Window, device: torch.device, at_once: in
     """`network` as a function from a prepared image (z, y, x) to probabilities (regions, z, y, x).
 
     An image of up to `window.one_pass_voxels` is taken whole, a larger one in windows, `at_once` of them as one batch;
-    windows without a voxel of `where` are left out and their probability is 0. When a GPU's memory is too small, the
-    image is taken again with half as many windows at once, then one by one in windows of half the size, each with a
-    warning. Raises ResourceError when that does not fit either.
+    windows without a voxel of `where` are left out and their probability is 0. When a GPU's memory is too small, half
+    as many windows are taken at once from then on, at last one, which gives the same; an image for which that is still
+    too much is taken in windows of half the size. Each is said in a warning. Raises ResourceError when that does not
+    fit either.
     """
     network = on_device(network, device).eval()
     half = replace(window, size=index3([max(1, n // 2) for n in window.size]), one_pass_voxels=0)
-    attempts = [(window, at_once, "")]
-    if at_once > 1:
-        attempts.append((window, at_once // 2, f"windows in batches of {at_once // 2} instead of {at_once}"))
-    attempts.append((half, 1, f"windows of {half.size} voxels instead, which may differ a little"))
+    counts = list(dict.fromkeys((at_once, max(1, at_once // 2), 1)))
 
     def infer(image: FloatArray, where: NDArray[np.bool_] | None = None) -> FloatArray:
-        for shape, count, change in attempts:
-            if change:
-                _LOG.warning("%s: out of memory: %s", device, change)
+        while True:
             with suppress(torch.OutOfMemoryError):
-                return _infer(network, image, where, (shape, count), device)
+                return _infer(network, image, where, (window, counts[0]), device)
+            if len(counts) == 1:
+                break
+            del counts[0]
+            _LOG.warning("%s: out of memory: windows in batches of %d from now on", device, counts[0])
+        _LOG.warning("%s: out of memory: windows of %s voxels instead, which may differ a little", device, half.size)
+        with suppress(torch.OutOfMemoryError):
+            return _infer(network, image, where, (half, 1), device)
         raise ResourceError(
             f"{device}: out of memory with windows of {half.size} voxels; free the GPU or use --device cpu"
         )

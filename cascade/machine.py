@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from preprocess.errors import CascadeError, ResourceError, UsageError
+from preprocess.workers import cores, usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -50,10 +51,13 @@ def share_cores() -> None:
     """Have torch's threads sleep soon when they wait for each other, so that programs beside them are not slowed.
 
     GNU's OpenMP, which torch's builds for Linux use, has them spin for some milliseconds; where another program holds
-    one of the cores, all others then wait by spinning, and two runs at once take four to seven times as long as one
-    instead of less than twice (`benchmarks.beside`). Alone, no time is lost. To be called before torch is imported;
-    what the user has set stays. See libgomp's manual, GOMP_SPINCOUNT.
+    one of the cores, all others then wait by spinning, and two runs at once take two to seven times as long as one
+    instead of less than twice (`benchmarks.beside`). Alone, no time is lost. Nor does torch see how much time on its
+    cores a container has: it gets no more threads than that is for. To be called before torch is imported; what the
+    user has set stays. See libgomp's manual, GOMP_SPINCOUNT and OMP_NUM_THREADS.
     """
+    if usable_cores() < len(cores()):
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
 

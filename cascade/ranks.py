@@ -28,7 +28,7 @@ from torch import Tensor
 from cascade.machine import leave, pick_device
 from preprocess.errors import ResourceError, UsageError
 from preprocess.text import short
-from preprocess.workers import cores
+from preprocess.workers import cores, usable_cores
 
 _T = TypeVar("_T")
 
@@ -150,7 +150,7 @@ def _own_cores(control: Any, world: int) -> int:
     everyone: list[Any] = [None] * world
     dist.all_gather_object(everyone, own, group=control)
     sharing = sum(bool(machine == own[0]) and not there.isdisjoint(own[1]) for machine, there in everyone)
-    return max(1, len(own[1]) // sharing)
+    return max(1, usable_cores(own[1]) // sharing)
 
 
 def _groups(device: torch.device, world: int) -> tuple[Any, Any, Any]:

@@ -104,7 +104,7 @@ def _optimizer(network: UNet3d, settings: Optimizer) -> torch.optim.Optimizer:
     if settings.name == "sgd":
         rate, decay = settings.learning_rate, settings.weight_decay
         return torch.optim.SGD(network.parameters(), rate, momentum=0.99, nesterov=True, weight_decay=decay)
-    return torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay, fused=True)
 
 
 def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -10,9 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from preprocess.errors import CascadeError, ResourceError
+
+#: "max 100000", or how many microseconds of its cores a container may use in so many (cgroup version 2).
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores() -> frozenset[int]:
@@ -20,9 +25,13 @@ def cores() -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
-def usable_cores() -> int:
-    """How many `cores` there are."""
-    return len(cores())
+def usable_cores(own: frozenset[int] | None = None) -> int:
+    """How many of its `own` (default: `cores`) a process can use: a container may have less time than they have."""
+    count = len(cores() if own is None else own)
+    with suppress(OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+        quota, period = map(int, _QUOTA.read_text("ascii").split())
+        return max(1, min(count, math.ceil(quota / period)))
+    return count
 
 
 def pool(jobs: int) -> Executor:

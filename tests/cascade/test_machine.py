@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cascade import machine
 from cascade.machine import autocast_dtype, on_device, pick_device, tune_allocator
 from preprocess.errors import ResourceError, UsageError
 
@@ -134,3 +135,13 @@ def test_threads_that_wait_for_each_other_soon_sleep_unless_the_user_has_said_ho
     code += "\nimport torch"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=env).stderr
     assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", told) == [spins]
+
+
+def test_torch_gets_no_more_threads_than_a_container_has_time_for(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that what is set below does not stay
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(machine, "cores", lambda: frozenset(range(64)))
+    for usable, threads in ((64, None), (2, "2"), (1, "2")):  # what is set stays
+        monkeypatch.setattr(machine, "usable_cores", lambda usable=usable: usable)
+        machine.share_cores()
+        assert os.environ.get("OMP_NUM_THREADS") == threads

@@ -616,12 +616,20 @@ def test_row_107_prediction_first_takes_half_as_many_windows_at_once_which_chang
     network, image = UNet3d((2, 4), 1), np.linspace(-1, 1, 8 * 8 * 32, dtype=np.float32).reshape(8, 8, 32)
     infer = as_infer(network, Window((8, 8, 8), 0.5, 0), torch.device("cpu"), 4)
     wanted = infer(image, None)
+    told = [f"cpu: out of memory: windows in batches of {count} from now on" for count in (2, 1)]
     with out_of_memory_above(monkeypatch, UNet3d, "forward", 2 * 8**3), heard() as said:
+        for _ in range(2):
+            np.testing.assert_allclose(infer(image, None), wanted, atol=1e-5)
+    assert said == told[:1]
+    with out_of_memory_above(monkeypatch, UNet3d, "forward", 8**3), heard() as said:
         np.testing.assert_allclose(infer(image, None), wanted, atol=1e-5)
-    assert said == ["cpu: out of memory: windows in batches of 2 instead of 4"]
+    assert said == told[1:]
+    # What may differ is said of every image, and the next one is tried as it should be.
     with out_of_memory_above(monkeypatch, UNet3d, "forward", 4**3), heard() as said:
         infer(image, None)
-    assert [line.split(": ")[2][:10] for line in said] == ["windows in", "windows of"]
+        infer(image, None)
+    assert [line.split(": ")[2][:20] for line in said] == ["windows of (4, 4, 4)"] * 2
+    np.testing.assert_allclose(infer(image, None), wanted, atol=1e-5)
 
 
 def test_row_108_a_limit_of_memory_is_exit_5_and_one_line(data, tmp_path):

@@ -11,15 +11,29 @@ from pathlib import Path
 
 import pytest
 
+from preprocess import workers
 from preprocess.errors import InputError, ResourceError
 from preprocess.workers import outcomes, usable_cores
 
 
-def test_cores_that_a_process_may_not_use_do_not_count():
+def test_cores_that_a_process_may_not_use_do_not_count(monkeypatch):
+    monkeypatch.setattr(workers, "_QUOTA", Path("not there"))
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from preprocess.workers import *; "
     done = subprocess.run([sys.executable, "-c", code + "print(usable_cores())"], capture_output=True, check=True)
     assert int(done.stdout) == 1
     assert usable_cores() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("150000 100000", 2), ("300000 100000", 3), ("1000 100000", 1), ("900000 100000", 5), ("max 100000", 5)],
+)
+def test_a_limit_to_a_containers_time_on_its_cores_counts(tmp_path, monkeypatch, quota, cores):
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr(workers, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(workers, "cores", lambda: frozenset(range(5)))
+    assert usable_cores() == cores
+    assert usable_cores(frozenset({7})) == 1
 
 
 def test_every_task_gives_its_result():
