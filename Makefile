@@ -33,7 +33,7 @@ fuzz: $(VENV)/installed
 
 # These write their sections of BENCHMARKS.md: see benchmarks/page.py.
 bench: $(VENV)-openvino/installed
-	$(BIN)/python -m benchmarks.page case profile_case beside "rate --openvino $(VENV)-openvino/bin/python" batch
+	$(BIN)/python -m benchmarks.page case profile_case beside "rate --openvino $(VENV)-openvino/bin/python" "batch --cases 12 --rounds 2 --many 200"
 
 bench-rivals: $(VENV)-nnunet/installed
 	$(BIN)/python -m benchmarks.page \

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.process import machine, spread, times, watched
+from benchmarks.process import asked_for_help, machine, spread, times, watched
 from preprocess.geometry import Grid
 from preprocess.nifti import write_nifti
 from preprocess.nifti_header import NiftiHeader
@@ -66,4 +66,5 @@ def synthetic(path: Path, slices: int) -> Path:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main()

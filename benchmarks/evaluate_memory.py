@@ -11,6 +11,7 @@ import time
 
 import evaluate
 from benchmarks.masks import liver_pair
+from benchmarks.process import asked_for_help
 
 SHAPE, SPACING = (600, 512, 512), (0.5, 0.78, 0.78)
 
@@ -35,4 +36,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main()

@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.masks import liver_pair
+from benchmarks.process import asked_for_help
 from benchmarks.timing import interleaved
 from evaluate.lesions import LesionMatch, match_lesions
 from preprocess.geometry import Grid, Index, Triple
@@ -50,4 +51,5 @@ def main(rounds: int = 3) -> None:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main(*map(int, sys.argv[1:]))

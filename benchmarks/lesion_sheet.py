@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
+from benchmarks.process import asked_for_help
 from cascade.painting import paint_lesions
 from cascade.settings import load_settings
 from evaluate.lesions import sphere_diameter_mm
@@ -160,4 +161,5 @@ def _rows(tiles: list[Picture]) -> Picture:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import evaluate
 from benchmarks.masks import liver_pair
+from benchmarks.process import asked_for_help
 from evaluate.detection import detection
 from preprocess.volume import LIVER, TUMOR
 from tests.evaluate import official
@@ -65,4 +66,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main()

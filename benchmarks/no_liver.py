@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.process import asked_for_help
 from cascade.checkpoint import load_stage_models
 from cascade.engine import pick_engine
 from cascade.pipeline import Stopwatch, liver_stage, segment, tumor_stage
@@ -53,4 +54,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main()

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.process import machine
+from benchmarks.process import asked_for_help, machine
 from cascade.case import Runner, load_runner
 from cascade.inference import as_infer
 from cascade.machine import autocast_dtype
@@ -74,4 +74,5 @@ def _rounded(tensor: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main()

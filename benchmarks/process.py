@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -68,8 +69,13 @@ class Turns:
         env = {**os.environ, **(environment or {})}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._command = " ".join(command)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the worker would be left, frozen
         self._process = subprocess.Popen([*command], env=env, start_new_session=True, **pipes)  # type: ignore[call-overload]
-        self._answer()
+        try:
+            self._answer()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         self._signal(signal.SIGSTOP)
 
     def turn(self) -> dict[str, Any]:
@@ -103,7 +109,8 @@ class Turns:
         return self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
-        os.killpg(self._process.pid, number)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
 
 def take_turns(work: Callable[[], Mapping[str, Any]]) -> None:
@@ -165,9 +172,18 @@ def machine(*pythons: str) -> str:
     return f"{os.cpu_count()} cores, {name} ({', '.join(flags) or 'no bf16'}); {', '.join(told)}"
 
 
+def asked_for_help(text: str | None) -> None:
+    """Print what a script says of itself, and end, where that is what its arguments ask for."""
+    if {"-h", "--help"}.intersection(sys.argv[1:]):
+        print(str(text).strip())
+        sys.exit()
+
+
 def _versions() -> list[str]:
-    return [f"{name} {metadata.version(name)}" for name in _PROGRAMS if util.find_spec(name)]
+    there = {name.lower(): version for name, version in ((d.name, d.version) for d in metadata.distributions())}
+    return [f"{name} {there[name]}" for name in _PROGRAMS if name in there]
 
 
-_PROGRAMS = ("torch", "numpy", "openvino", "nnunetv2")
+#: The third and fourth are those of the extra `[fast]`.
+_PROGRAMS = ("torch", "numpy", "isal", "connected-components-3d", "openvino", "nnunetv2")
 _VERSIONS = "from benchmarks.process import _versions; print(*_versions(), sep='\\n')"

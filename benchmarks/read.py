@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.process import asked_for_help
 from preprocess.archive import GzipPieces
 from preprocess.geometry import Grid
 from preprocess.io import read_scan
@@ -91,4 +92,5 @@ def hostile() -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main()

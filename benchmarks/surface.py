@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from benchmarks.masks import liver_pair
+from benchmarks.process import asked_for_help
 from benchmarks.timing import interleaved, markdown
 from evaluate.metrics import NSD_TOLERANCES_MM, mask_score
 from evaluate.overlap import overlap
@@ -71,4 +72,5 @@ def main(rounds: int = 5) -> None:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main(*map(int, sys.argv[1:]))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.process import asked_for_help
 from cascade.batches import Batch
 from cascade.machine import autocast_dtype, tune_allocator
 from cascade.memory import training_bytes
@@ -74,4 +75,5 @@ def _status(field: str) -> int:
 
 
 if __name__ == "__main__":
+    asked_for_help(__doc__)
     main()

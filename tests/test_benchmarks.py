@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -50,6 +51,21 @@ def test_a_worker_is_frozen_when_it_is_not_its_turn():
 def test_a_worker_that_dies_is_named():
     with pytest.raises(RuntimeError, match="exit 3; its message stands above"):
         process.Turns([sys.executable, "-c", "import sys; sys.exit(3)"])
+
+
+def test_a_benchmark_that_is_ended_leaves_no_frozen_worker():
+    code = f"""
+import sys, time
+from benchmarks.process import Turns
+with Turns([sys.executable, "-c", {WORKER!r}]) as worker:
+    print(worker._process.pid, flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as benchmark:
+        pid = int(benchmark.stdout.readline())
+        benchmark.terminate()
+        assert benchmark.wait(20) == 143
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_the_peak_is_that_of_the_command_alone():
