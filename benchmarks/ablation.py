@@ -35,7 +35,7 @@ from cascade.commands.training import split_by_fold
 from cascade.machine import tune_allocator
 from cascade.ranks import Ranks
 from cascade.settings import Settings, as_table, load_settings
-from cascade.stages import STAGES
+from cascade.stages import STAGES, Stage
 from cascade.training import train
 from cascade.training_state import BEST, RESUME, Job
 from evaluate.detection import Detection, touched
@@ -44,7 +44,7 @@ from preprocess.cases import Case
 from preprocess.errors import UsageError
 from preprocess.io import read_scan
 from preprocess.layouts import find_cases, read_label
-from preprocess.prepared import PreparedDataset, StagePlan, load_dataset, prepare_dataset
+from preprocess.prepared import PreparedCase, PreparedDataset, StagePlan, load_dataset, prepare_dataset
 from preprocess.volume import TUMOR
 
 #: The network that all rows but "whole" have as their stage 1.
@@ -90,16 +90,15 @@ def main() -> None:
 def prepared(scans: Path, out: Path, names: Sequence[str] = ("cascade", "whole")) -> None:
     """The datasets: "cascade" holds what the stages keep of a scan, "whole" all of it at stage 2's spacing."""
     for name in names:
-        if (out / name / "dataset.json").exists():
-            continue
         boxes = {stage: STAGES[stage].training_box for stage in STAGES}
         if name == "whole":
             boxes["tumor"] = ablation_rows.whole_scan
-        plans = {stage: StagePlan(_settings(stage).preparation, box) for stage, box in boxes.items()}
+        plans = {stage: StagePlan(small_settings(stage).preparation, box) for stage, box in boxes.items()}
         prepare_dataset(find_cases(scans), out / name, plans, 2, lambda progress: None)
 
 
-def _settings(stage: str, *more: str) -> Settings:
+def small_settings(stage: str, *more: str) -> Settings:
+    """The recipe of `stage`, but small and coarse, and with `more` of its settings changed."""
     return load_settings(stage, assignments=[*CHANGED[stage], *more])
 
 
@@ -115,32 +114,33 @@ def _begin() -> None:
 
 
 def _trained(out: Path, fold: str, steps: int, name: str, seed: int) -> None:
-    folder, done = out / f"{name}-{seed}", out / f"{name}-{seed}" / "done.json"
     stage = "liver" if name == LIVER else "tumor"
     share = {LIVER: 1 / 3, "whole": 1.0}.get(name, 2 / 3)
     changes = () if name == LIVER else ROWS[name].changes
-    dataset = _dataset(out, name)
-    learners, _ = split_by_fold(dataset.cases, fold)
-    settings = _settings(stage, f"training.seed={seed}", f"training.steps={round(steps * share)}", *changes)
+    settings = small_settings(stage, f"training.seed={seed}", f"training.steps={round(steps * share)}", *changes)
+    special = {"whole": ablation_rows.WHOLE, "by-voxel": ablation_rows.BY_VOXEL}
+    with ablation_rows.as_row(name):
+        trained(out / f"{name}-{seed}", _dataset(out, name), special.get(name, STAGES[stage]), settings, fold)
+
+
+def trained(folder: Path, dataset: PreparedDataset, stage: Stage, settings: Settings, fold: str) -> list[PreparedCase]:
+    """The cases that `fold` holds out of a training in `folder`, which is made, or gone on with, unless it has ended.
+
+    Raises UsageError when what is there was trained with other settings or on other scans.
+    """
+    learners, held_out = split_by_fold(dataset.cases, fold)
     asked = json.loads(json.dumps({"settings": as_table(settings), "learners": [c.survey.content for c in learners]}))
+    done = folder / "done.json"
     if done.exists():
         if (there := json.loads(done.read_text())["asked"]) != asked:
             raise UsageError(f"{folder}: trained {_difference(there, asked)}; give another OUT")
-        return
-    with ablation_rows.as_row(name):
-        job = Job(
-            stage={"whole": ablation_rows.WHOLE, "by-voxel": ablation_rows.BY_VOXEL}.get(name, STAGES[stage]),
-            settings=settings,
-            preparation=dataset.preparations[stage],
-            train=learners,
-            held_out=[],
-            folder=folder,
-            ranks=Ranks(torch.device("cpu")),
-            resume=(folder / RESUME).exists(),
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        outcome = train(job, lambda *_: None)
-    done.write_text(json.dumps({"steps": outcome.steps, "asked": asked}))
+        return held_out
+    resume = (folder / RESUME).exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    ranks = Ranks(torch.device("cpu"))
+    job = Job(stage, settings, dataset.preparations[stage.name], learners, [], folder, ranks, resume=resume)
+    done.write_text(json.dumps({"steps": train(job, lambda *_: None).steps, "asked": asked}))
+    return held_out
 
 
 def _difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

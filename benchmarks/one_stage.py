@@ -10,14 +10,14 @@ Stage 1 is scored by Dice of the largest part of what it calls liver, stage 2 in
 precision of its voxels (the area under precision against recall, which asks for no threshold; Everingham et al., IJCV
 88, 2010) and by Dice at that threshold which suits the row and seed best, so optimistic. Both are means over patients.
 "false in healthy" is what it calls tumour from that threshold on in livers without any, in mL. What was trained is kept
-in OUT, and not trained again.
+in OUT, and not trained again; a training that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,16 +28,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.ablation import CHANGED, in_turn, prepared
+from benchmarks.ablation import in_turn, prepared, small_settings, trained
 from benchmarks.process import machine
 from cascade.checkpoint import load_model
-from cascade.commands.training import split_by_fold
 from cascade.inference import as_infer
-from cascade.ranks import Ranks
-from cascade.settings import load_settings
 from cascade.stages import STAGES
-from cascade.training import train
-from cascade.training_state import BEST, Job
+from cascade.training_state import BEST
 from evaluate.overlap import overlap
 from preprocess.components import largest
 from preprocess.prepared import PreparedCase, load_dataset
@@ -86,27 +82,15 @@ def main() -> None:
 
 
 def _one(out: Path, stage: str, name: str, changes: Sequence[str], fold: str) -> dict[str, Scores]:
-    """The scores of the cases that `fold` holds out, by their names, of a training that is there or is made."""
-    own = [*CHANGED[stage], WINDOW, *changes]
-    folder = out / name
-    done = folder / "scores.json"
-    if done.exists():
-        there: dict[str, Any] = json.loads(done.read_text())
-        if there["settings"] != own:
-            raise SystemExit(f"{folder}: trained with {there['settings']}; give the row another name")
-        return dict(there["cases"])
-    dataset, settings = load_dataset(out / "cascade"), load_settings(stage, assignments=own)
-    learners, held_out = split_by_fold(dataset.cases, fold)
-    ranks = Ranks(torch.device("cpu"))
-    folder.mkdir(parents=True, exist_ok=True)
-    job = Job(STAGES[stage], settings, dataset.preparations[stage], learners, [], folder, ranks, resume=False)
-    train(job, lambda *_: None)
-    infer = as_infer(load_model(folder / BEST, STAGES[stage]).network(), settings.window, torch.device("cpu"))
+    """The scores of the cases that `fold` holds out, by their names."""
+    dataset, settings = load_dataset(out / "cascade"), small_settings(stage, WINDOW, *changes)
+    held_out = trained(out / name, dataset, STAGES[stage], settings, fold)
+    infer = as_infer(load_model(out / name / BEST, STAGES[stage]).network(), settings.window, torch.device("cpu"))
+    voxel_ml = math.prod(dataset.preparations[stage].spacing_mm) / 1000
     cases = {}
     for case in held_out:
         found = infer(np.asarray(case.image(stage), np.float32), None)
-        cases[case.name] = liver_scores(found[0], case) if stage == "liver" else tumor_scores(found[1], case)
-    done.write_text(json.dumps({"settings": own, "cases": cases}, indent=1))
+        cases[case.name] = liver_scores(found[0], case) if stage == "liver" else tumor_scores(found[1], case, voxel_ml)
     return cases
 
 
@@ -121,7 +105,7 @@ def liver_scores(probability: NDArray[np.float32], case: PreparedCase) -> Scores
     return {"liver": scores}
 
 
-def tumor_scores(probability: NDArray[np.float32], case: PreparedCase) -> Scores:
+def tumor_scores(probability: NDArray[np.float32], case: PreparedCase, voxel_ml: float) -> Scores:
     """Average precision and Dice by threshold where there is tumour, what is false where there is none, in mL."""
     labels = case.labels("tumor")
     if not case.scores_tumor:
@@ -129,7 +113,6 @@ def tumor_scores(probability: NDArray[np.float32], case: PreparedCase) -> Scores
     inside = probability[labels > 0]
     truth = labels[labels > 0] == 2
     if not truth.any():
-        voxel_ml = case.survey.liver_ml / inside.size
         return {"false": [float(np.count_nonzero(inside >= t) * voxel_ml) for t in THRESHOLDS]}
     dice = [overlap(inside >= threshold, truth).dice() for threshold in THRESHOLDS]
     return {"precision": average_precision(inside, truth), "dice": dice}

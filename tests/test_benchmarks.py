@@ -167,7 +167,11 @@ def test_every_row_of_the_ablation_puts_back_what_it_changed_and_has_settings_th
     assert changed == (Sampler._patch, cascade.pipeline.refine, cascade.training_state.unet, cascade.checkpoint.unet)
     stage = "liver" if name == ablation.LIVER else "tumor"
     changes = ablation_rows.ROWS[name].changes if name != ablation.LIVER else ()
-    assert ablation._settings(stage, *changes).window.size == ablation._settings(stage).sampling.patch == (64, 64, 64)
+    assert (
+        ablation.small_settings(stage, *changes).window.size
+        == ablation.small_settings(stage).sampling.patch
+        == (64, 64, 64)
+    )
 
 
 def test_the_threshold_that_suits_a_seed_best_is_that_of_the_mean_over_its_scans():
@@ -192,7 +196,7 @@ def test_of_a_scan_without_liver_no_tumour_is_kept():
 
 def test_what_was_trained_otherwise_is_not_taken_for_what_is_asked_for(tmp_path):
     (tmp_path / "cascade-1").mkdir()
-    settings = as_table(ablation._settings("tumor", "training.seed=1", "training.steps=20"))
+    settings = as_table(ablation.small_settings("tumor", "training.seed=1", "training.steps=20"))
     there = json.loads(json.dumps({"settings": settings, "learners": ["a"]}))
     other = {**there, "settings": {**there["settings"], "training": {}}}
     assert ablation._difference(there, other) == "with other [training]"
@@ -230,15 +234,14 @@ def test_a_stage_by_itself_is_scored_by_patient():
 
 def test_what_a_stage_calls_tumour_counts_in_the_true_liver_alone():
     case = SimpleNamespace(labels=lambda stage: np.array([[[0, 1, 2, 1]]], np.uint8), scores_tumor=True)
-    scores = one_stage.tumor_scores(np.array([[[0.9, 0.0, 0.5, 0.5]]], np.float32), case)
+    scores = one_stage.tumor_scores(np.array([[[0.9, 0.0, 0.5, 0.5]]], np.float32), case, 2.0)
     assert scores["precision"] == 1
     assert scores["dice"][one_stage.THRESHOLDS.index(0.5)] == pytest.approx(2 / 3)
     healthy = SimpleNamespace(
         labels=lambda stage: np.array([[[0, 1, 1, 1]]], np.uint8),
         scores_tumor=True,
-        survey=SimpleNamespace(liver_ml=6.0),
     )
-    false = one_stage.tumor_scores(np.array([[[0.9, 0.0, 0.5, 0.5]]], np.float32), healthy)["false"]
+    false = one_stage.tumor_scores(np.array([[[0.9, 0.0, 0.5, 0.5]]], np.float32), healthy, 2.0)["false"]
     assert false[one_stage.THRESHOLDS.index(0.5)] == 4
     case.scores_tumor = False
-    assert one_stage.tumor_scores(np.zeros((1, 1, 4), np.float32), case) == {}
+    assert one_stage.tumor_scores(np.zeros((1, 1, 4), np.float32), case, 2.0) == {}
