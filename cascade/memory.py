@@ -13,7 +13,7 @@ from cascade.unet import unet
 LIBRARIES = 100_000_000
 #: Saved tensors once, and while they are used up gradients and the convolutions' own copies.
 PER_SAVED = 2.5
-#: A weight is there five times in float32: itself, its gradient, two moments of AdamW, the running mean.
+#: A weight is there five times in float32: itself, its gradient, two moments of AdamW (one of Muon), the running mean.
 PER_WEIGHT = 5 * 4
 
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from cascade.checkpoint import Model, cpu_state, load_model, require_finite
 from cascade.logs import Logged
 from cascade.machine import autocast_dtype, on_device
+from cascade.optimizers import optimizer_for
 from cascade.ranks import Ranks
-from cascade.settings import Network, Optimizer, Settings, as_table
+from cascade.settings import Network, Settings, as_table
 from cascade.stages import Stage
 from cascade.tensorfile import TensorFile, read_tensors, write_tensors
 from cascade.unet import UNet3d, unet
@@ -93,18 +94,11 @@ def fresh_state(job: Job) -> State:
     """The state before the first step. Raises ModelError when the model to begin from is of another network."""
     network = _network(job)
     state_of_init = _begin_from(job.init, network, job) if job.init else {}
-    optimizer = _optimizer(network, job.settings.optimizer)
+    optimizer = optimizer_for(network, job.settings.optimizer)
     average = _network(job)
     average.load_state_dict(network.state_dict())
     scaler = torch.amp.GradScaler(job.device.type, enabled=autocast_dtype(job.device) == torch.float16)
     return State(network, average, optimizer, scaler=scaler, **state_of_init)
-
-
-def _optimizer(network: UNet3d, settings: Optimizer) -> torch.optim.Optimizer:
-    if settings.name == "sgd":
-        rate, decay = settings.learning_rate, settings.weight_decay
-        return torch.optim.SGD(network.parameters(), rate, momentum=0.99, nesterov=True, weight_decay=decay)
-    return torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay, fused=True)
 
 
 def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:

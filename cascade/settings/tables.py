@@ -125,7 +125,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How weights move: `name` "adamw", or "sgd" with Nesterov momentum of 0.99 as in nnU-Net (Isensee et al., 2021).
+    """How weights move: `name` "muon", "adamw", or "sgd" with Nesterov momentum of 0.99 as in
+    nnU-Net (Isensee et al., 2021); see `cascade.optimizers`.
 
     A linear warm-up to `learning_rate`, at `init_share` of it after --init, then `decay` to zero: "cosine", or "poly",
     (1 - t)^0.9.
@@ -143,7 +144,7 @@ class Optimizer:
     average_decay: float
 
     def __post_init__(self) -> None:
-        check(self.name in ("adamw", "sgd"), f"optimizer.name = {self.name!r} must be adamw or sgd")
+        check(self.name in ("muon", "adamw", "sgd"), f"optimizer.name = {self.name!r} must be muon, adamw or sgd")
         check(self.decay in ("cosine", "poly"), f"optimizer.decay = {self.decay!r} must be cosine or poly")
         check(self.learning_rate > 0, f"optimizer.learning_rate = {self.learning_rate} must be positive")
         check(0 < self.init_share <= 1, f"optimizer.init_share = {self.init_share} must lie in 0..1")
