@@ -68,10 +68,8 @@ class Muon(torch.optim.AdamW):
     def _turn(self, weight: nn.Parameter, rate: float, decay: float) -> None:
         state = self.state[weight]
         if not state:
-            state |= {
-                "step": torch.zeros(()),
-                "momentum": torch.zeros_like(weight),
-            }  # AdamW asks every state for "step"
+            state["momentum"] = torch.zeros_like(weight)
+            state["step"] = torch.zeros(())  # which AdamW expects in every state that it loads
         gradient = cast(Tensor, weight.grad)
         momentum = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
         ahead = gradient.lerp(momentum, _MOMENTUM).movedim(1, -1)  # Nesterov's; with channels last as it lies in memory
@@ -83,16 +81,23 @@ class Muon(torch.optim.AdamW):
 def orthogonal(matrix: Tensor) -> Tensor:
     """Roughly the orthogonal factor of the polar decomposition of `matrix`: its singular values brought to about 1.
 
-    All steps are taken on the Gram matrix of the smaller side, whose polynomials commute; the matrix, which is up to 40
-    times as long, is multiplied once.
+    All steps are taken on the Gram matrix of the smaller side, whose polynomials commute; the matrix, which is up to 50
+    times as long, is multiplied twice.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T
-    matrix = matrix / (torch.linalg.matrix_norm(matrix) + 1e-7)
     gram = matrix @ matrix.T
-    product = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    for _ in range(_TIMES):
-        factor = _B * gram + _C * (gram @ gram)
-        factor.diagonal().add_(_A)
-        product, gram = factor @ product, factor @ gram @ factor
-    return product @ matrix
+    scale = gram.trace() + 1e-14  # the sum of all s²
+    gram = gram / scale
+    product = factor = _factor(gram)
+    for _ in range(_TIMES - 1):
+        gram = factor @ (gram @ factor)
+        factor = _factor(gram)
+        product = product @ factor
+    return (product * scale.rsqrt()) @ matrix
+
+
+def _factor(gram: Tensor) -> Tensor:
+    factor = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
+    factor.diagonal().add_(_A)
+    return factor
