@@ -4,7 +4,7 @@
 
 "recipe" is the network of configs/tumor.toml; "plain" the one of 32 to 320 channels that nnU-Net would plan for such
 patches. Batches of two. cascade runs `cascade.training.train` itself (bf16 where the CPU has it, its allocator,
-AdamW, its loss, deep supervision, gradient clipping, running mean, logs), once more in float32 with the allocator as
+Muon, its loss, deep supervision, gradient clipping, running mean, logs), once more in float32 with the allocator as
 installed ("untuned fp32 torch"). nnU-Net runs `nnUNetTrainer.train_step` (its loss, SGD, deep supervision, float32 on
 a CPU) as installed and with a tuned allocator; of "recipe" it trains cascade's network, of "plain" its own.
 
