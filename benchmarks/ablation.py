@@ -205,7 +205,7 @@ def _mean(seeds: Sequence[Mapping[str, Any]], region: str) -> str:
 def _best(seed: Mapping[str, Any]) -> float:
     """The mean tumour Dice of all tumour voxels in the liver from that threshold on which suits the row best."""
     cases = [case["by_threshold"] for case in seed["cases"].values() if "by_threshold" in case]
-    return max(map(mean, zip(*cases, strict=True)))
+    return max(float(mean(scores)) for scores in zip(*cases, strict=True))
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -162,7 +162,7 @@ def memory_table(run: Run) -> str:
     for part in np.array_split(np.arange(len(rows)), min(10, len(rows))):
         cells = " | ".join(f"{value:.0f}" for value in np.median(rows[part], axis=0))
         lines.append(f"| {part[0] + 1}-{part[-1] + 1} | {cells} |")
-    return "\n".join([*lines, "", f"in the second half a case adds {_slopes(rows[len(rows) // 2 :])}"])
+    return "\n".join([*lines, "", f"in the second half a case adds {_slopes(run.memory[len(rows) // 2 :])}"])
 
 
 def _slopes(rows: Sequence[Sequence[float]]) -> str:

@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ def model(path: Path, features: list[int], window: list[int], spacing_mm: Triple
     network = UNet3d(settings.network.features, len(TUMOR.regions))
     with torch.no_grad():
         network.head.weight *= 1e-3
-        network.head.bias.copy_(torch.tensor([6.0, -6.0]))
+        cast(torch.Tensor, network.head.bias).copy_(torch.tensor([6.0, -6.0]))
     preparation = Preparation(spacing_mm, (-160.0, 240.0))
     weights = network.state_dict()
     save_model(path, Model(TUMOR, settings.for_prediction, as_table(settings), preparation, weights, {}, (), ()))

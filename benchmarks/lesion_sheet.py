@@ -105,8 +105,8 @@ def _synthetic(cases: list[Case], settings: Any) -> Iterator[Lesion]:
         middle = rng.choice(np.argwhere(labels[::4, ::4, ::4] == 1)) * 4
         part = tuple(slice(max(0, m - 64), m + 64) for m in middle)
         liver, taken = labels[part] > 0, labels[part] == 2
-        tensors = (torch.from_numpy(array) for array in (image[part], liver, taken))
-        painted = paint_lesions(*tensors, preparation, rng, lesions)
+        around, free, drawn = (torch.from_numpy(array) for array in (image[part], liver, taken))
+        painted = paint_lesions(around, free, drawn, preparation, rng, lesions)
         tumor = painted.tumor.numpy()
         numbered, sizes = components(tumor)
         large = np.flatnonzero(sizes[1:] >= _LEAST_VOXELS) + 1

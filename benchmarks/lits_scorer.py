@@ -41,7 +41,8 @@ def _cases() -> Iterator[tuple[str, Pair]]:
 
 def main() -> None:
     """Print a table of the metrics of liver and tumour, and one of the lesions detected at an IoU above 0.5."""
-    metrics, lesions = [], []
+    metrics: list[str] = []
+    lesions: list[str] = []
     for name, (prediction, truth) in _cases():
         case = evaluate.score(prediction, truth, SPACING)
         assert case.tumor is not None

@@ -95,6 +95,8 @@ class FewWindows(nnUNetPredictor):  # type: ignore[misc]
     """
 
     count, windows = 0, 4
+    begun: list[float]
+    ended: list[float]
 
     def _internal_get_sliding_window_slicers(self, image_size: tuple[int, ...]) -> Any:
         every = super()._internal_get_sliding_window_slicers(image_size)
@@ -103,7 +105,7 @@ class FewWindows(nnUNetPredictor):  # type: ignore[misc]
 
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         self.begun.append(time.perf_counter())
-        logits = super()._internal_maybe_mirror_and_predict(x)
+        logits: torch.Tensor = super()._internal_maybe_mirror_and_predict(x)
         self.ended.append(time.perf_counter())
         return logits
 
@@ -187,8 +189,10 @@ def train(folder: str, scans: list[list[str]], kind: str, real: bool, iterations
         table, CONFIGURATION, "all", DATASET, torch.device("cpu")
     )
     trainer.initialize()
-    loaders = trainer.get_dataloaders() if real else ()  # both kept, as the trainer does
-    batches = loaders[0] if real else itertools.repeat(_random_batch(trainer))
+    loaders = (
+        trainer.get_dataloaders() if real else [itertools.repeat(_random_batch(trainer))]
+    )  # all kept, as the trainer does
+    batches = loaders[0]
     trainer.network.train()
 
     def work() -> dict[str, Any]:

@@ -38,9 +38,9 @@ def parts(image: Path, label: Path) -> dict[str, Volume]:
     """The scan above its liver, below it, and from 5 slices below the top of the liver upwards."""
     volume = read_scan(image).volume
     slices = np.flatnonzero(read_labels(label, like=volume.grid).array.any(axis=(1, 2)))
-    count, *plane = volume.grid.shape
+    count, rows, columns = volume.grid.shape
     cuts = {"above": (slices[-1] + 1, count), "dome": (slices[-1] - 4, count), "below": (0, slices[0])}
-    return {name: volume.cropped(Box((int(a), 0, 0), (int(b), *plane))) for name, (a, b) in cuts.items()}
+    return {name: volume.cropped(Box((int(a), 0, 0), (int(b), rows, columns))) for name, (a, b) in cuts.items()}
 
 
 def main() -> None:

@@ -70,7 +70,10 @@ class Turns:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._command = " ".join(command)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the worker would be left, frozen
-        self._process = subprocess.Popen([*command], env=env, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        self._process: subprocess.Popen[str] = subprocess.Popen([*command], env=env, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._tell, self._told = self._process.stdin, self._process.stdout
         try:
             self._answer()
         except BaseException:
@@ -81,8 +84,8 @@ class Turns:
     def turn(self) -> dict[str, Any]:
         """What one turn gave. Raises RuntimeError when the worker died."""
         self._signal(signal.SIGCONT)
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
+        self._tell.write("go\n")
+        self._tell.flush()
         answer = self._answer()
         self._signal(signal.SIGSTOP)
         return answer
@@ -97,14 +100,14 @@ class Turns:
         self._end()
 
     def _answer(self) -> dict[str, Any]:
-        for line in self._process.stdout:
+        for line in self._told:
             if line.startswith("{"):
                 answer: dict[str, Any] = json.loads(line)
                 return answer
         raise RuntimeError(f"{self._command}: exit {self._end()}; its message stands above")
 
     def _end(self) -> int:
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._tell, self._told):
             pipe.close()
         return self._process.wait()
 

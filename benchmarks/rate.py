@@ -76,7 +76,7 @@ def _flops(features: list[int], size: int) -> int:
         network, image = UNet3d(tuple(features), 2), torch.empty(1, 1, size, size, size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def table(seconds: dict[str, list[float]], gflop: float, peaks: dict[str, float]) -> str:

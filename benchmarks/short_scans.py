@@ -43,9 +43,9 @@ def main() -> None:
             continue
         volume = read_scan(case.image).volume
         labels = read_label(case, volume.grid)
-        for what, part in _parts(labels):
+        for shown, part in _parts(labels):
             both = _both_ways(volume.cropped(part), labels.cropped(part))
-            scores.setdefault(what, []).append(both)
+            scores.setdefault(shown, []).append(both)
     print("| shown | scans | continued: Dice (least), not found | as they are: Dice (least), not found |")
     print("| --- | ---: | ---: | ---: |")
     for (what, mm), rows in scores.items():
@@ -69,13 +69,13 @@ def _stages() -> _Stages:
 
 
 def _parts(labels: LabelMap) -> Iterator[tuple[tuple[str, int], Box]]:
-    count, *plane = labels.grid.shape
+    count, rows, columns = labels.grid.shape
     step = labels.grid.spacing_mm[0]
     slices = np.flatnonzero(labels.array.any(axis=(1, 2)))
     low, high = int(slices[0]), int(slices[-1]) + 1
 
     def part(start: int, stop: int) -> Box:
-        return Box((max(0, start), 0, 0), (min(count, stop), *plane))
+        return Box((max(0, start), 0, 0), (min(count, stop), rows, columns))
 
     for mm in _HEIGHTS_MM:
         n = max(1, round(mm / step))

@@ -34,7 +34,7 @@ def main(rounds: int = 5) -> None:
     prediction, truth = (labels > 0 for labels in liver_pair(SHAPE, SPACING))
     box = Box.around(prediction | truth)
     assert box is not None
-    cut = [np.ascontiguousarray(mask[box.slices]) for mask in (prediction, truth)]
+    cut = np.ascontiguousarray(prediction[box.slices]), np.ascontiguousarray(truth[box.slices])
     scale = np.array(SPACING)
 
     def deepmind() -> list[float]:

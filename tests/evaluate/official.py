@@ -7,6 +7,8 @@ current numpy, which the scorer itself does not run on.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 
-def overlap_and_surface(prediction: NDArray, truth: NDArray, spacing_mm) -> dict[str, float]:
+def overlap_and_surface(
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> dict[str, float]:
     """Dice, VOE, RVD, ASSD, RMSD and MSD of two masks, neither of them empty."""
     dice = 2 * np.count_nonzero(prediction & truth) / (np.count_nonzero(prediction) + np.count_nonzero(truth))
     neighbours = ndimage.generate_binary_structure(3, 2)
@@ -31,7 +35,7 @@ def overlap_and_surface(prediction: NDArray, truth: NDArray, spacing_mm) -> dict
     }
 
 
-def detection(prediction: NDArray, truth: NDArray, above: float) -> tuple[int, int, int]:
+def detection(prediction: NDArray[np.bool_], truth: NDArray[np.bool_], above: float) -> tuple[int, int, int]:
     """True positives, false positives and false negatives of two tumour masks.
 
     Raises ValueError for a truth without tumour, as the scorer does: it returns five values where three are unpacked.
@@ -59,7 +63,9 @@ def detection(prediction: NDArray, truth: NDArray, above: float) -> tuple[int, i
     return detected, predicted - detected, references - detected
 
 
-def _join_references(shared, columns, labels):
+def _join_references(
+    shared: NDArray[Any], columns: list[int], labels: NDArray[Any]
+) -> tuple[NDArray[Any], list[int], NDArray[Any], dict[int, int]]:
     """References whose best prediction is the same become one; `counted` says how many became the one."""
     counted = dict.fromkeys(columns, 1)
     for row in range(len(shared)):
@@ -75,11 +81,13 @@ def _join_references(shared, columns, labels):
 
 
 class _Found:
-    def __init__(self, shared, labels):
+    def __init__(self, shared: NDArray[Any], labels: NDArray[Any]) -> None:
         self.shared, self.labels = shared, labels
 
 
-def _join_predictions(shared, rows, columns, numbered):
+def _join_predictions(
+    shared: NDArray[Any], rows: list[int], columns: list[int], numbered: NDArray[Any]
+) -> tuple[_Found, list[int]]:
     """Each prediction keeps its best reference; those of one reference become one, with the reference's number."""
     best = shared.argmax(axis=1) if len(rows) else np.zeros(0, int)
     kept = np.zeros_like(shared)
