@@ -73,6 +73,10 @@ def test_rate_and_decay_are_those_of_the_groups() -> None:
     weight.grad = torch.zeros_like(weight)
     optimizer.step()
     assert torch.allclose(weight.detach(), torch.full((1, 2, 1, 1, 1), 0.9))
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    step = 0.2 * 0.2 * 2**0.5 * orthogonal(torch.ones(1, 2))
+    assert torch.allclose(weight.detach().flatten(1), 0.81 - step)
 
 
 def test_the_order_of_memory_changes_nothing() -> None:

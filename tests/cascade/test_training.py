@@ -113,13 +113,16 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(optimizer, prepared, ti
     assert log_without_seconds(whole) == log_without_seconds(parted)
 
 
-def test_resumed_moments_lie_in_memory_as_their_weights_do(prepared, tiny_settings, tmp_path):
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", ("exp_avg", "exp_avg_sq")), ("muon", ("momentum",))])
+def test_resumed_moments_lie_in_memory_as_their_weights_do(optimizer, moments, prepared, tiny_settings, tmp_path):
+    settings = tiny_settings["tumor"]
+    tiny_settings = {"tumor": replace(settings, optimizer=replace(settings.optimizer, name=optimizer))}
     job = job_for("tumor", prepared, tiny_settings, tmp_path / "run")
     train(job, QUIET)
     state = resumed_state(job)
     weight = state.network.join[0][3].weight
     assert not weight.is_contiguous()
-    assert state.optimizer.state[weight]["momentum"].stride() == weight.stride()
+    assert {state.optimizer.state[weight][key].stride() for key in moments} == {weight.stride()}
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(prepared, tiny_settings, tmp_path):
