@@ -79,6 +79,18 @@ def test_rate_and_decay_are_those_of_the_groups() -> None:
     assert torch.allclose(weight.detach().flatten(1), 0.81 - step)
 
 
+def test_a_step_remembers_the_gradients_before() -> None:
+    weight = nn.Parameter(torch.zeros(1, 2, 1, 1, 1))
+    optimizer = Muon([weight], [], rate=0.1, decay=0.0)
+    for gradient in ([1.0, 0.0], [0.0, 1.0]):
+        before = weight.detach().clone()
+        weight.grad = torch.tensor(gradient).reshape(weight.shape)
+        optimizer.step()
+    one, two = (before - weight.detach()).flatten().tolist()
+    # The momentum is .95 (.05, 0) + .05 (0, 1) = (.0475, .05); ahead of it lies .05 (0, 1) + .95 of that.
+    assert one / two == pytest.approx(0.045125 / 0.0975, rel=1e-4)
+
+
 def test_the_order_of_memory_changes_nothing() -> None:
     weights = torch.randn(4, 3, 2, 3, 2, generator=torch.Generator().manual_seed(1))
     plain, last = nn.Parameter(weights.clone()), nn.Parameter(weights.to(memory_format=torch.channels_last_3d))
