@@ -13,14 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cascade import batches
 from cascade.batches import Sampler
 from cascade.checkpoint import Model
 from cascade.engine import pick_engine
 from cascade.merge import Fused, clean_up, credible, fuse, probabilities
 from cascade.pipeline import Stopwatch, TumorStage, liver_stage, refine, segment, tumor_stage
-from cascade.stages import TUMOR
+from cascade.stages import TUMOR, Stage
 from cascade.unet import UNet3d
 from preprocess.geometry import Box, Grid
+from preprocess.prepared import PreparedCase
 from preprocess.resample import FloatArray, resampled
 from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
@@ -98,6 +100,29 @@ def as_row(name: str) -> Iterator[None]:
             stack.enter_context(patch("cascade.checkpoint.unet", _given_liver_at_stage_2))
             stack.enter_context(patch("cascade.pipeline.refine", _refined_with_liver))
         yield
+
+
+@contextmanager
+def painted_only() -> Iterator[None]:
+    """Training that learns tumours from synthetic ones alone: at true ones nothing is trusted, nor are they sought."""
+    with patch("cascade.batches._trust", _untold), patch("cascade.batches._load", _without_lesions):
+        yield
+
+
+_drawn_trust, _all_pools = batches._trust, batches._load
+
+
+def _untold(regions: Tensor, drawn: Sequence[bool]) -> Tensor:
+    """As a training trusts labels, but for the true tumours and one voxel around them."""
+    trust = _drawn_trust(regions, drawn)
+    if len(regions) > 1:
+        trust[1] *= 1 - nn.functional.max_pool3d(regions[1:2, None], 3, 1, 1)[0, 0]
+    return trust
+
+
+def _without_lesions(case: PreparedCase, stage: Stage) -> Any:
+    source = _all_pools(case, stage)
+    return replace(source, centres={name: pool for name, pool in source.centres.items() if name != "lesion"})
 
 
 _nested = Sampler._patch

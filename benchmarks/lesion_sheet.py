@@ -29,7 +29,7 @@ from cascade.settings import load_settings
 from evaluate.lesions import sphere_diameter_mm
 from evaluate.pictures import Picture, png
 from preprocess.components import components
-from preprocess.geometry import Box
+from preprocess.geometry import Box, Triple
 from preprocess.phantom import make_phantom
 from preprocess.preparation import Preparation
 from preprocess.prepared import load_dataset
@@ -43,6 +43,9 @@ _CONTOUR = (240, 228, 66)
 _LEAST_VOXELS = 20
 #: Depths in mm, negative outside, between which a profile across the edge is averaged.
 _EDGE_MM = (-6.0, -4.5, -3.0, -1.5, 0.0, 1.5, 3.0, 4.5)
+
+#: Of a Gaussian; what is left over is fine.
+_GRAIN_MM = 2.0
 
 Case = tuple[NDArray[Any], NDArray[Any], Preparation]
 
@@ -63,10 +66,13 @@ def main() -> None:
     cases = list(_phantoms() if source == "phantom" else _prepared(Path(source)))
     kinds = {"true": list(_true(cases)), "synthetic": list(_synthetic(cases, load_settings("tumor", (), assignments)))}
     Path(out).write_bytes(png(np.concatenate([_rows([_tile(lesion) for lesion in kind]) for kind in kinds.values()])))
-    print("Quartiles over the lesions; HU against the liver 4 to 12 mm around, by depth below the contour in mm\n")
+    print(
+        "Median and quartiles over the lesions; HU against the liver 4 to 12 mm around, by depth below the contour in"
+    )
+    print(f"mm; grain: what varies within {_GRAIN_MM:g} mm, in percent of that of the liver around\n")
     steps = [f"{a:g}..{b:g}" for a, b in pairwise(_EDGE_MM)]
-    print("| lesions | diameter, mm | innermost 40 %, HU | " + " | ".join(steps) + " |")
-    print("| --- |" + " ---: |" * (2 + len(steps)))
+    print("| lesions | diameter, mm | grain, % | innermost 40 %, HU | " + " | ".join(steps) + " |")
+    print("| --- |" + " ---: |" * (3 + len(steps)))
     for name, lesions in kinds.items():
         table = np.array([_looks(lesion) for lesion in lesions])
         low, middle, high = np.nanpercentile(table, (25, 50, 75), axis=0)
@@ -116,11 +122,11 @@ def _synthetic(cases: list[Case], settings: Any) -> Iterator[Lesion]:
 
 
 def _looks(lesion: Lesion) -> list[float]:
-    """Diameter, contrast of the innermost part, and the profile across the edge; nan where there is too little."""
+    """Diameter, grain, contrast of the innermost part, profile across the edge; nan where there is too little."""
     spacing = lesion.preparation.spacing_mm
-    around = Box.around(lesion.mask)
-    assert around is not None
-    part = tuple(slice(max(0, s.start - 12), s.stop + 12) for s in around.slices)
+    box = Box.around(lesion.mask)
+    assert box is not None
+    part = tuple(slice(max(0, s.start - 12), s.stop + 12) for s in box.slices)
     mask, plain = lesion.mask[part], lesion.plain[part]
     low, high = lesion.preparation.window_hu
     hu = (lesion.image[part].astype(np.float32) + 1) / 2 * (high - low) + low
@@ -129,7 +135,18 @@ def _looks(lesion: Lesion) -> list[float]:
     diameter = sphere_diameter_mm(float(np.count_nonzero(mask) * np.prod(spacing) / 1000))
     edges = pairwise(_EDGE_MM)
     profile = [_mean(hu, (plain | mask) & (depth > a) & (depth <= b)) - liver for a, b in edges]
-    return [diameter, _mean(hu, depth >= 0.6 * depth.max()) - liver, *profile]
+    around = _grain(hu, plain & (depth < -4) & (depth > -12), spacing)
+    grain = 100 * _grain(hu, mask & (depth > 1), spacing) / around
+    return [diameter, grain, _mean(hu, depth >= 0.6 * depth.max()) - liver, *profile]
+
+
+def _grain(hu: NDArray[Any], where: NDArray[np.bool_], spacing: Triple) -> float:
+    """The standard deviation in `where` of what varies within a few voxels."""
+    if np.count_nonzero(where) < 20:
+        return float("nan")
+    width = [_GRAIN_MM / s for s in spacing]
+    share = ndimage.gaussian_filter(where.astype(np.float32), width).clip(1e-3)
+    return float((hu - ndimage.gaussian_filter(hu * where, width) / share)[where].std())
 
 
 def _mean(hu: NDArray[Any], where: NDArray[np.bool_]) -> float:

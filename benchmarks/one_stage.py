@@ -1,6 +1,7 @@
 """What changed settings are worth to one stage by itself, every patient held out once.
 
     python -m benchmarks.one_stage SCANS OUT STAGE [--row NAME SETTING ...]... [--steps 1500] [--seeds 1] [--folds 2]
+        [--painted]
 
 SCANS is what `cascade prepare` takes, STAGE `liver` or `tumor`. The first row is the recipe, each --row the recipe with
 other settings. As in `benchmarks.ablation`, networks are half as wide as the recipe's, on patches of 64^3, and at 2 mm
@@ -11,6 +12,9 @@ precision of its voxels (the area under precision against recall, which asks for
 88, 2010) and by Dice at that threshold which suits the row and seed best, so optimistic. Both are means over patients.
 "false in healthy" is what it calls tumour from that threshold on in livers without any, in mL. What was trained is kept
 in OUT, and not trained again; a training that was stopped goes on.
+
+With --painted one training sees all livers but no true tumour, only those of `[lesions]`: where true ones are it is
+told nothing. So it has seen none of the true ones, and the score says how much the painted ones are like them.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks import ablation_rows
 from benchmarks.ablation import in_turn, prepared, small_settings, trained
 from benchmarks.process import machine
 from cascade.checkpoint import load_model
@@ -41,6 +46,8 @@ from preprocess.prepared import PreparedCase, load_dataset
 THRESHOLDS = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 0.95]
 #: A window of prediction, larger than the patches: less of it is border.
 WINDOW = "window.size=[96, 96, 96]"
+#: Instead of a fold: trained on all livers, but on no true tumour.
+PAINTED = "painted"
 Scores = Mapping[str, Any]
 
 
@@ -54,37 +61,42 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--painted", action="store_true", help="no folds: learn from synthetic tumours alone")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     prepared(options.scans, options.out, ["cascade"])
     rows = {"recipe": [], **{name: changes for name, *changes in options.row}}
-    asked = list(itertools.product(rows, options.seeds, range(options.folds)))
+    folds = [PAINTED] if options.painted else [f"{k}/{options.folds}" for k in range(options.folds)]
+    asked = list(itertools.product(rows, options.seeds, folds))
     trainings = [
         (
-            f"{options.stage}-{row}-{options.steps}-{seed}-{fold}of{options.folds}",
+            f"{options.stage}-{row}-{options.steps}-{seed}-{fold.replace('/', 'of')}",
             [*rows[row], f"training.seed={seed}", f"training.steps={options.steps}"],
-            f"{fold}/{options.folds}",
+            fold,
         )
         for row, seed, fold in asked
     ]
     found = dict(zip(asked, in_turn(partial(_one, options.out, options.stage), trainings, options.jobs), strict=True))
     scores = {
-        row: [
-            {name: case for fold in range(options.folds) for name, case in found[row, seed, fold].items()}
-            for seed in options.seeds
-        ]
+        row: [{name: case for fold in folds for name, case in found[row, seed, fold].items()} for seed in options.seeds]
         for row in rows
     }
     patients = {case.name: case.patient for case in load_dataset(options.out / "cascade").cases}
     table = {"liver": liver_table, "tumor": tumor_table}[options.stage]
-    print(f"{machine()}; {options.stage}, {options.steps} steps, {options.folds} folds\n")
+    how = "painted tumours only" if options.painted else f"{options.folds} folds"
+    print(f"{machine()}; {options.stage}, {options.steps} steps, {how}\n")
     print(table(scores, patients))
 
 
 def _one(out: Path, stage: str, name: str, changes: Sequence[str], fold: str) -> dict[str, Scores]:
-    """The scores of the cases that `fold` holds out, by their names."""
+    """The scores of the cases that `fold` holds out, by their names; of all where only painted tumours were shown."""
     dataset, settings = load_dataset(out / "cascade"), small_settings(stage, WINDOW, *changes)
-    held_out = trained(out / name, dataset, STAGES[stage], settings, fold)
+    if fold == PAINTED:
+        with ablation_rows.painted_only():
+            trained(out / name, dataset, STAGES[stage], settings, "all")
+        held_out = list(dataset.cases)
+    else:
+        held_out = trained(out / name, dataset, STAGES[stage], settings, fold)
     infer = as_infer(load_model(out / name / BEST, STAGES[stage]).network(), settings.window, torch.device("cpu"))
     voxel_ml = math.prod(dataset.preparations[stage].spacing_mm) / 1000
     cases = {}

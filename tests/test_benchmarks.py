@@ -26,6 +26,7 @@ from benchmarks import (
     rivals,
     train,
 )
+from cascade import batches
 from cascade.batches import Sampler
 from cascade.settings import as_table, load_settings
 from preprocess.errors import UsageError
@@ -209,6 +210,21 @@ def test_what_was_trained_otherwise_is_not_taken_for_what_is_asked_for(tmp_path)
         pytest.raises(UsageError, match="on other scans; give another OUT"),
     ):
         ablation._trained(tmp_path, "1/2", 30, "cascade", 1)
+
+
+def test_of_painted_tumours_only_true_ones_are_neither_sought_nor_told():
+    regions = torch.ones(2, 1, 1, 6)
+    regions[1, ..., 3:] = 0
+    regions[1, ..., 0] = 0
+    pools = SimpleNamespace(
+        name="tumor", regions=("liver", "tumor"), pools={"lesion": np.flatnonzero, "liver": np.flatnonzero}
+    )
+    case = SimpleNamespace(scores_tumor=True, labels=lambda stage: np.ones(2), image=lambda stage: None)
+    with ablation_rows.painted_only():
+        assert batches._trust(regions, (True, True))[:, 0, 0].tolist() == [[1] * 6, [0, 0, 0, 0, 1, 1]]
+        assert set(batches._load(case, pools).centres) == {"liver"}
+    assert batches._trust(regions, (True, True)).all()
+    assert set(batches._load(case, pools).centres) == {"lesion", "liver"}
 
 
 def test_average_precision_is_the_mean_precision_at_each_true_voxel():

@@ -86,6 +86,51 @@ def test_the_noise_of_the_scanner_stays():
     assert rough[inside].std() > 0.6 * 15 * HU
 
 
+def test_uneven_liver_shows_through():
+    """Liver is never of one value, nor are true tumours."""
+    image, liver = scan()
+    wave = 8 * HU * np.sin(np.arange(SHAPE[2]) / 3) * liver  # 15 mm long, so coarser than the grain
+    slopes = []
+    for seed in range(8):
+        result = paint((image + wave).astype(np.float32), liver, liver & False, seed)
+        inside = ndimage.binary_erosion(result.tumor)
+        slopes.append(np.polyfit(wave[inside], result.image[inside], 1)[0])
+    assert np.mean(slopes) == pytest.approx(1, abs=0.3)
+
+
+def test_a_vessel_below_a_lesion_is_gone():
+    image, liver = scan()
+    image[:, 17:23, 5:47] = PREPARATION.normalised(np.array(180.0))
+    large, middle = replace(LESIONS, diameter_mm=(30.0, 30.0)), np.zeros(SHAPE, bool)
+    middle[:, 19:21] = True
+    left = []
+    for seed in range(8):
+        result = paint(image, liver, liver & False, seed, large)
+        left.append(result.image[ndimage.binary_erosion(result.tumor) & middle])
+    assert np.concatenate(left).mean() < PREPARATION.normalised(np.array(80.0))
+
+
+def test_lesions_lie_at_the_surface_too():
+    lesions = replace(LESIONS, diameter_mm=(1.5, 1.5))
+    _, liver = scan()
+    surface = liver & ~ndimage.binary_erosion(liver)
+    hits = [(painted(seed, lesions)[2].tumor & surface).any() for seed in range(40)]
+    share = np.count_nonzero(surface) / np.count_nonzero(liver)
+    assert np.mean(hits) > 0.5 * share
+
+
+def test_a_lesion_at_the_surface_has_no_bright_rim():
+    """The fat outside is no vessel that would have to be taken off the liver beside it."""
+    image, liver = scan()
+    large = replace(LESIONS, diameter_mm=(40.0, 40.0))
+    second = ndimage.binary_erosion(liver) & ~ndimage.binary_erosion(liver, iterations=2)
+    for seed in range(4):
+        result = paint(image, liver, liver & False, seed, large)
+        rim = result.tumor & second & ~ndimage.binary_dilation(liver & ~result.tumor, iterations=3)
+        assert rim.any()
+        assert (result.image[rim] - image[rim]).mean() == pytest.approx(-60 * HU, abs=20 * HU)
+
+
 def test_true_tumours_are_left_alone():
     taken = np.zeros(SHAPE, bool)
     taken[3:25, 4:36, 5:30] = True
