@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import queue
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -25,6 +26,7 @@ from cascade.machine import lacks_memory, leave
 from cascade.painting import paint_lesions
 from cascade.settings import Settings
 from cascade.stages import Stage
+from preprocess.components import components
 from preprocess.errors import CascadeError, ResourceError, UsageError
 from preprocess.geometry import index3
 from preprocess.preparation import Preparation
@@ -35,6 +37,8 @@ from stage1_liver.decoys import decoy_hu
 _CANDIDATES = 20_000
 #: Fewer slices without liver show nothing.
 _FREE_SLICES = 8
+#: So much more than by its size a small tumour counts at most (see `loss.even_ml`): a voxel or two may be noise.
+_MOST_WEIGHT = 4.0
 #: Seconds that a batch may take; one that needs more hangs, on a dead network disk for instance.
 BATCH_LIMIT_S = 900.0
 _CPU = torch.device("cpu")
@@ -42,7 +46,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Batch:
-    """`image` (n, 1, z, y, x) in -1..1, `target` and `trust` 0/1 (n, regions, z, y, x); see `region_loss`."""
+    """`image` (n, 1, z, y, x) in -1..1, `target` 0/1 and `trust` (n, regions, z, y, x); see `region_sums`."""
 
     image: Tensor
     target: Tensor
@@ -122,7 +126,7 @@ class Sampler:
             image, regions = cut_scan(image, regions, rng)
         if rng.random() < augmentation.field_share:
             image, regions = cut_field(image, regions, rng)
-        return image, regions, trust
+        return image, regions, self._evened(regions, trust)
 
     def _draw_source(self, rng: np.random.Generator) -> _Source:
         patients = list(self._patients)
@@ -165,6 +169,22 @@ class Sampler:
             regions[1] = taken | painted.tumor
             trust[1] = torch.maximum(trust[1], painted.known)
         return painted.image, regions, trust
+
+    def _evened(self, regions: Tensor, trust: Tensor) -> Tensor:
+        """`trust`, times what a voxel of each tumour counts for by `loss.even_ml`."""
+        if not self._settings.loss.even_ml:
+            return trust
+        even = self._settings.loss.even_ml * 1000 / math.prod(self._preparation.spacing_mm)
+        inner = [torch.from_numpy(_weights(region.cpu().numpy() > 0, even)).to(self._device) for region in regions[1:]]
+        return trust * torch.stack([torch.ones_like(trust[0]), *inner])
+
+
+def _weights(region: NDArray[np.bool_], even: float) -> NDArray[np.float32]:
+    """1 (z, y, x), but in a part of `region` of n voxels the root of `even` / n, up to `_MOST_WEIGHT`."""
+    parts, sizes = components(region)
+    weight = np.minimum(_MOST_WEIGHT, np.sqrt(even / np.maximum(sizes, 1)))
+    weight[0] = 1
+    return np.asarray(weight.astype(np.float32)[parts])
 
 
 def _trust(regions: Tensor, drawn: Sequence[bool]) -> Tensor:

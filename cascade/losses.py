@@ -120,8 +120,8 @@ def region_sums(logits: Tensor, target: Tensor, trust: Tensor, settings: Loss) -
     """What the loss of a batch is made of, added up over its trusted voxels: (5, regions).
 
     They are the voxels' part of the loss, the voxels, and those of the region both in prediction and truth, in the
-    prediction, and in the truth. `logits`, `target` (0/1) and `trust` are (n, regions, z, y, x); `trust` is 1 where the
-    label of that region is known and 0 where it is not (the liver of a case whose tumours nobody drew).
+    prediction, and in the truth. `logits`, `target` (0/1) and `trust` are (n, regions, z, y, x); `trust` is 0 where the
+    label of that region is not known (the liver of a case whose tumours nobody drew), else what a voxel counts for.
     """
     by_voxel, _ = LOSSES[settings.name]
     logits = logits.float()
@@ -156,12 +156,14 @@ def region_loss(sums: Tensor, settings: Loss) -> Tensor:
 def deep_sums(outputs: Sequence[Tensor], target: Tensor, trust: Tensor, settings: Loss) -> Tensor:
     """`region_sums` at every resolution of `outputs`, finest first, each halved in size: (levels, 5, regions).
 
-    A coarse voxel's target is the share of its voxels in the region, and it is trusted where all of them are.
+    A coarse voxel's target is the share of its voxels in the region. It counts for as much as they do in the mean, and
+    for nothing where one of them is not trusted.
     """
     levels = []
     for level, logits in enumerate(outputs):
         if level:
-            target, trust = F.avg_pool3d(target, 2), (F.avg_pool3d(trust, 2) == 1).float()
+            known = F.max_pool3d((trust == 0).float(), 2) == 0
+            target, trust = F.avg_pool3d(target, 2), F.avg_pool3d(trust, 2) * known
         levels.append(region_sums(logits, target, trust, settings))
     return torch.stack(levels)
 

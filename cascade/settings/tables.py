@@ -108,16 +108,20 @@ class Loss:
 
     Cross entropy counts a present voxel of region k `rarity_weight` times per region before it: each is rarer than the
     last. `smooth_voxels` are added to both sides of a ratio. Up to `deep_levels` coarser outputs of the network, which
-    only training computes, are supervised too.
+    only training computes, are supervised too. A tumour counts for the root of its size in the patch, so that a large
+    one does not drown the small ones: one of `even_ml` for its voxels, smaller ones for more (up to four times), larger
+    ones for less. 0: each for its voxels.
     """
 
     name: str
     rarity_weight: float
+    even_ml: float
     smooth_voxels: float
     deep_levels: int
 
     def __post_init__(self) -> None:
         check(self.rarity_weight > 0, f"loss.rarity_weight = {self.rarity_weight} must be positive")
+        check(self.even_ml >= 0, f"loss.even_ml = {self.even_ml} must not be negative")
         # With none the gradient of a ratio is 0 / 0 in a batch without the region.
         check(self.smooth_voxels > 0, f"loss.smooth_voxels = {self.smooth_voxels} must be positive")
         check(self.deep_levels >= 0, f"loss.deep_levels = {self.deep_levels} must not be negative")

@@ -120,7 +120,7 @@ def test_a_share_of_the_patches_shows_no_body_at_all(case):
 
 def test_tumours_that_nobody_drew_are_not_trusted_inside_the_liver(case):
     drawn, not_drawn = case("a", body(), value=0.5), case("b", body(), value=-0.5, scores_tumor=False)
-    sampler = Sampler([drawn, not_drawn], TUMOR, settings("tumor", *PLAIN), PREPARATION)
+    sampler = Sampler([drawn, not_drawn], TUMOR, settings("tumor", *PLAIN, "loss.even_ml=0"), PREPARATION)
     seen = set()
     for step in range(10):
         batch = sampler.batch(step)
@@ -135,6 +135,7 @@ def test_a_synthetic_tumour_is_painted_labelled_and_trusted(case):
     labels = np.zeros((24, 26, 28), np.uint8)
     labels[2:22, 2:24, 2:26] = 1
     rules = [*PLAIN[1:], "lesions.share=1", "lesions.diameter_mm=[9.0, 9.0]", "sampling.patch=[16, 18, 20]"]
+    rules.append("loss.even_ml=0")
     for drawn in (True, False):
         chosen = settings("tumor", *rules, *only(TUMOR, liver=1.0))
         batch = Sampler([case(f"{drawn}", labels, scores_tumor=drawn)], TUMOR, chosen, PREPARATION).batch(0)
@@ -146,6 +147,31 @@ def test_a_synthetic_tumour_is_painted_labelled_and_trusted(case):
         assert change[tumor > 0].mean() > change[(liver > 0) & (tumor == 0)].mean() + 0.05
         untrusted = (batch.trust[:, 1] == 0).any()
         assert untrusted == (not drawn)
+
+
+def test_a_tumour_counts_for_the_root_of_its_size(case):
+    """One of 4 voxels for 4, one of 36 for 12, one of a single voxel for 2."""
+    labels = np.ones((8, 9, 10), np.uint8)
+    labels[1:4, 1:5, 1:4] = 2
+    labels[6, 1, 5:9] = 2
+    labels[6, 7, 6] = 2
+    rules = [*PLAIN, "sampling.patch=[32, 36, 40]", "loss.even_ml=0.004", *only(TUMOR, liver=1.0)]
+    batch = Sampler([case("a", labels)], TUMOR, settings("tumor", *rules), PREPARATION).batch(0)
+    assert batch.target[:, 1].sum() == 3 * 41
+    for target, trust in zip(batch.target, batch.trust, strict=True):
+        assert sorted(trust[1][target[1] > 0].tolist()) == pytest.approx([1 / 3] * 36 + [1] * 4 + [2])
+        assert (trust[1][target[1] == 0] == 1).all()
+        assert (trust[0] == 1).all()
+    plain = Sampler([case("b", labels)], TUMOR, settings("tumor", *rules, "loss.even_ml=0"), PREPARATION).batch(0)
+    assert (plain.trust == 1).all()
+
+
+def test_a_speck_counts_for_no_more_than_four_times_its_size(case):
+    labels = np.ones((8, 9, 10), np.uint8)
+    labels[6, 7, 6] = 2
+    rules = [*PLAIN, "sampling.patch=[32, 36, 40]", "loss.even_ml=1", *only(TUMOR, liver=1.0)]
+    batch = Sampler([case("a", labels)], TUMOR, settings("tumor", *rules), PREPARATION).batch(0)
+    assert batch.trust.amax() == 4
 
 
 def test_stage_1_sees_synthetic_tumours_as_liver(case):

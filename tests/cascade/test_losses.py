@@ -11,7 +11,7 @@ LN2 = math.log(2)
 
 
 def loss_of(name="log_dice_ce", *, rarity_weight=4.0, smooth_voxels=50.0, deep_levels=0):
-    return Loss(name, rarity_weight, smooth_voxels, deep_levels)
+    return Loss(name, rarity_weight, even_ml=0.0, smooth_voxels=smooth_voxels, deep_levels=deep_levels)
 
 
 def tensor(values, *, grad=False):
@@ -211,6 +211,13 @@ def test_a_coarse_voxel_is_trusted_where_all_of_it_is():
     coarse = torch.zeros(1, 1, 1, 1, 2, requires_grad=True)
     deep_cost([torch.zeros(1, 1, 2, 2, 4), coarse], target, trust).backward()
     assert (coarse.grad.flatten() != 0).tolist() == [False, True]
+
+
+def test_a_coarse_voxel_counts_for_as_much_as_its_voxels_do_in_the_mean():
+    trust = torch.ones(1, 1, 2, 2, 4)
+    trust[..., 0] = 3
+    outputs = [torch.zeros(1, 1, 2, 2, 4), torch.zeros(1, 1, 1, 1, 2)]
+    assert deep_sums(outputs, torch.zeros(1, 1, 2, 2, 4), trust, loss_of())[1, 1, 0] == 2 + 1
 
 
 @pytest.mark.parametrize("name", LOSSES)
