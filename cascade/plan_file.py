@@ -157,7 +157,9 @@ def _chosen(stage: str, sized: Sized, dataset: PreparedDataset) -> dict[str, dic
                 for key, why in _NETWORK.items()
             },
         },
-        "window": {"size": f"{list(chosen.window.size)}  # of prediction; as the patch, or as it was set"},
+        "window": {
+            "size": f"{list(chosen.window.size)}  # of prediction: to the patch as in the recipe, or as it was set"
+        },
     }
 
 

@@ -71,18 +71,22 @@ class Sizer:
     ) -> Settings:
         """Settings with these values, but for those that are fixed.
 
-        Windows follow the patch where they have its size in the recipe: instance normalisation sees the same amount.
+        Windows stay as many times the patch as they are in the recipe: instance normalisation sees as much.
         """
         sampling, network, window = settings.sampling, settings.network, settings.window
         if patch and "sampling.patch" not in self.fixed:
             sampling = replace(sampling, patch=index3(patch))
-            if self.recipe.window.size == self.recipe.sampling.patch and "window.size" not in self.fixed:
-                window = replace(window, size=sampling.patch)
         if batch and "sampling.batch" not in self.fixed:
             sampling = replace(sampling, batch=batch)
         if features and "network.features" not in self.fixed:
             network = replace(network, features=tuple(features))
+        if patch and "window.size" not in self.fixed:
+            window = replace(window, size=self._window(sampling.patch, network.multiple))
         return replace(settings, sampling=sampling, network=network, window=window)
+
+    def _window(self, patch: Index, step: int) -> Index:
+        sizes = zip(self.recipe.window.size, self.recipe.sampling.patch, strict=True)
+        return index3([math.ceil(p * size / was / step) * step for p, (size, was) in zip(patch, sizes, strict=True)])
 
     def _smaller(self, settings: Settings) -> Iterator[Settings]:
         """Smaller settings, the one that is given up first in front."""
