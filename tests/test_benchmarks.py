@@ -25,10 +25,13 @@ from benchmarks import (
     rate,
     rivals,
     train,
+    window_sizes,
 )
 from cascade import batches
 from cascade.batches import Sampler
 from cascade.settings import as_table, load_settings
+from cascade.validation import Validation
+from evaluate.detection import SIZES, Detection
 from preprocess.errors import UsageError
 from preprocess.geometry import Box, Grid
 from preprocess.volume import LabelMap
@@ -210,6 +213,27 @@ def test_what_was_trained_otherwise_is_not_taken_for_what_is_asked_for(tmp_path)
         pytest.raises(UsageError, match="on other scans; give another OUT"),
     ):
         ablation._trained(tmp_path, "1/2", 30, "cascade", 1)
+
+
+def test_windows_are_compared_on_patients_that_the_model_has_not_seen():
+    cases = [
+        SimpleNamespace(name=name, patient=patient, known_by=(name,))
+        for name, patient in (("a", "P1"), ("b", "P1"), ("c", "P2"), ("d", "P3"))
+    ]
+    models = [
+        SimpleNamespace(trained_on=("b", "d"), chosen_on=()),
+        SimpleNamespace(trained_on=("c",), chosen_on=("d",)),
+    ]
+    assert [[case.name for case in part] for part in window_sizes.held_out(models, cases)] == [["c"], ["a", "b"]]
+
+
+def test_a_line_says_what_a_window_is_worth():
+    rows = {"a": {"liver": 0.9, "tumor": 0.5}, "b": {"liver": 0.8, "tumor": None}}
+    found = dict(zip(SIZES, (Detection(3, 2, 5, 1), Detection(1, 1, 1, 1), Detection()), strict=True))
+    line = window_sizes.row((2, 3, 4), 1.6, Validation(rows, lesions={"a": found}))
+    assert line == "| 2x3x4 | 2 | liver 0.850, tumor 0.500 | 3 of 4 | 4 | a 0.500 |"
+    plain = window_sizes.row((2, 3, 4), 1.6, Validation({"a": {"liver": 0.9}}))
+    assert plain == "| 2x3x4 | 2 | liver 0.900 | - | - | a 0.900 |"
 
 
 def test_of_painted_tumours_only_true_ones_are_neither_sought_nor_told():
