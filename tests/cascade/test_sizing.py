@@ -38,7 +38,7 @@ def test_the_patch_grows_first_where_least_is_seen_up_to_the_median_scan():
     # from 64 of 64, 96 of 144 (130 in steps of 16) and 96 of 144 to twice the voxels
     assert chosen.sampling.patch == (64, 144, 128)
     assert (chosen.sampling.batch, chosen.network) == (2, RECIPE.network)
-    assert chosen.window.size == (96, 192, 176)  # to the patch as 96 to 64, 128 to 96 and 128 to 96, in steps of 16
+    assert chosen.window.size == (96, 176, 160)  # to the patch as 96 to 64, 112 to 96 and 112 to 96, in steps of 16
 
 
 def test_then_the_batch_then_the_width_each_to_twice_the_recipe():
@@ -63,7 +63,7 @@ def test_little_memory_takes_the_batch_then_the_patch_then_the_width():
     assert (smaller.sampling.batch, smaller.network) == (1, RECIPE.network)
     assert work(smaller) <= 0.25 * COST
     assert smaller.sampling.patch == (64, 64, 64)
-    assert smaller.window.size == (96, 96, 96)  # of 86 the next multiple
+    assert smaller.window.size == (96, 80, 80)  # of 75 the next multiple
 
 
 def test_what_cannot_shrink_any_further_is_given_as_it_is():
