@@ -207,8 +207,8 @@ def _tissue(patch: Tensor, free: Tensor, form: _Form, preparation: Preparation, 
 def _grain(patch: Tensor, free: Tensor, level: Tensor, spacing_mm: Triple, limit: float) -> Tensor:
     """What varies in the liver `free` about its `level`, but for vessels: all that is fine, and of the rest +-`limit`.
 
-    Of fine variation alone, painted tumours had up to a quarter less than the liver around and a third less coarse
-    noise: a network could tell them by that. Smoothed within the liver: fat beside it would leave a bright rim.
+    Without the rest a tumour would be more even than any liver. Smoothed within the liver: fat beside it would leave a
+    bright rim (`benchmarks.lesion_sheet`).
     """
     width = [2.0 / s for s in spacing_mm]
     coarse = _smoothed(patch * free, width) / _smoothed(free.float(), width).clamp(min=1e-3)

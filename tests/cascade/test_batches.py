@@ -131,6 +131,16 @@ def test_tumours_that_nobody_drew_are_not_trusted_inside_the_liver(case):
     assert seen == {True, False}
 
 
+def test_what_a_tumour_counts_for_makes_no_label_trusted(case):
+    """As above, with `loss.even_ml`: outside the liver all is known, inside nothing, its tumour neither."""
+    sampler = Sampler([case("a", body(), scores_tumor=False)], TUMOR, settings("tumor", *PLAIN), PREPARATION)
+    assert load_settings("tumor").loss.even_ml > 0
+    for step in range(5):
+        batch = sampler.batch(step)
+        assert (batch.trust[:, 1][batch.target[:, 0] == 1] == 0).all()
+        assert (batch.trust[:, 1][batch.target[:, 0] == 0] == 1).all()
+
+
 def test_a_synthetic_tumour_is_painted_labelled_and_trusted(case):
     labels = np.zeros((24, 26, 28), np.uint8)
     labels[2:22, 2:24, 2:26] = 1
