@@ -7,6 +7,7 @@ cut out on the device that trains, a GPU too, and stay there.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,6 +26,8 @@ AIR = -1.0
 _NODE_VOXELS = 24
 #: Straight pieces of a random tone curve.
 _TONES = 5
+#: Steps that values are rounded to: of .1 HU, where noise is some HU.
+_LEVELS = 4000
 #: How much narrower a narrow HU window is at most at either end, in prepared units: 80 of 400 HU.
 _NARROWER = 0.4
 #: How many times wider large pixels are, as of a large field of view.
@@ -102,7 +105,9 @@ def cut_patch(
     stop = np.ceil(middle + half).astype(int) + 1
     scan = _window(image, start, stop, AIR, device)
     classes = _window(labels, start, stop, 0, device)
-    stack = torch.cat([scan[None], _regions(classes, regions)])
+    # Tumours are in few patches, and an empty region would take as long as a full one.
+    held = min(regions, int(labels[_inside(start, stop, labels.shape)].max(initial=0)))
+    stack = torch.cat([scan[None], _regions(classes, held)]) if held else scan[None]
     # affine_grid wants (x, y, z) and -1..1 over the source; offsets are scaled from voxels on both sides.
     source = np.array(stop - start, float)
     theta = np.zeros((3, 4))
@@ -113,7 +118,8 @@ def cut_patch(
         unit = torch.from_numpy(2 / source).float().to(device)
         grid = grid + (bend * unit[:, None, None, None]).flip(0).permute(1, 2, 3, 0)
     patch = F.grid_sample(stack[None], grid, align_corners=False, padding_mode="border")[0]
-    return patch[0], (patch[1:] >= 0.5).float()
+    empty = patch.new_zeros(regions - held, *size)
+    return patch[0], torch.cat([(patch[1:] >= 0.5).float(), empty])
 
 
 def _regions(classes: Tensor, count: int) -> Tensor:
@@ -121,14 +127,16 @@ def _regions(classes: Tensor, count: int) -> Tensor:
 
 
 def _window(array: NDArray[Any], start: NDArray[Any], stop: NDArray[Any], fill: float, device: torch.device) -> Tensor:
-    low, high = np.maximum(start, 0), np.minimum(stop, array.shape)
     out = torch.full(index3(stop - start), fill, dtype=torch.float32, device=device)
-    if (high > low).all():
-        inside = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-        # Copied as it is stored, half as large as float32 or less: the way to a GPU is long.
-        stored = array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].copy()
-        out[inside] = torch.from_numpy(stored).to(device).float()
+    # Copied as it is stored, half as large as float32 or less: the way to a GPU is long.
+    stored = array[_inside(start, stop, array.shape)].copy()
+    out[_inside(-start, array.shape - start, out.shape)] = torch.from_numpy(stored).to(device).float()
     return out
+
+
+def _inside(start: NDArray[Any], stop: NDArray[Any], shape: Sequence[int]) -> tuple[slice, ...]:
+    """What of `start` to `stop` lies within an array of `shape`; empty where nothing does."""
+    return tuple(slice(max(a, 0), max(a, 0, min(b, n))) for a, b, n in zip(start, stop, shape, strict=True))
 
 
 def mirrored(image: Tensor, regions: Tensor, axes: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
@@ -141,14 +149,9 @@ def change_intensity(patch: Tensor, rng: np.random.Generator, settings: Augmenta
     """A patch (z, y, x) in -1..1, as it stays: narrower window, tone curve, contrast, brightness, gamma, blur, thick
     slices, large pixels, noise.
     """
-    if _drawn(rng, settings.narrow_window_share):
-        patch = patch.clamp(-1 + rng.uniform(0, _NARROWER), 1 - rng.uniform(0, _NARROWER))
-    if settings.tone > 0:
-        patch = _toned(patch, np.exp(rng.uniform(-settings.tone, settings.tone, _TONES)))
-    patch = patch * (1 + rng.uniform(-settings.contrast, settings.contrast))
-    patch = patch + rng.uniform(-settings.brightness, settings.brightness)
-    exponent = math.exp(rng.uniform(-settings.gamma, settings.gamma))
-    patch = ((patch.clamp(-1, 1) + 1) / 2) ** exponent * 2 - 1
+    levels = torch.linspace(-1, 1, _LEVELS + 1)
+    place = ((patch.clamp(-1, 1) + 1) * (_LEVELS / 2)).round().int()
+    patch = _graded(levels, rng, settings).to(patch.device).index_select(0, place.flatten()).view(patch.shape)
     if rng.random() < settings.blur_share:
         patch = _smoothed(patch, (3, 3, 3))
     if rng.random() < settings.thick_slices_share:
@@ -158,6 +161,20 @@ def change_intensity(patch: Tensor, rng: np.random.Generator, settings: Augmenta
     noise = np.abs(rng.normal(0, settings.noise / 2))
     seed = torch.Generator(patch.device).manual_seed(int(rng.integers(2**31)))
     return cast(Tensor, (patch + noise * torch.randn(patch.shape, generator=seed, device=patch.device)).clamp(-1, 1))
+
+
+def _graded(levels: Tensor, rng: np.random.Generator, settings: Augmentation) -> Tensor:
+    """What becomes of each of `levels` in -1..1 by all that depends on a voxel's value alone; so a patch needs but look
+    its values up.
+    """
+    if _drawn(rng, settings.narrow_window_share):
+        levels = levels.clamp(-1 + rng.uniform(0, _NARROWER), 1 - rng.uniform(0, _NARROWER))
+    if settings.tone > 0:
+        levels = _toned(levels, np.exp(rng.uniform(-settings.tone, settings.tone, _TONES)))
+    levels = levels * (1 + rng.uniform(-settings.contrast, settings.contrast))
+    levels = levels + rng.uniform(-settings.brightness, settings.brightness)
+    exponent = math.exp(rng.uniform(-settings.gamma, settings.gamma))
+    return ((levels.clamp(-1, 1) + 1) / 2) ** exponent * 2 - 1
 
 
 def _drawn(rng: np.random.Generator, share: float) -> bool:

@@ -172,11 +172,11 @@ class Sampler:
 
     def _evened(self, regions: Tensor, trust: Tensor) -> Tensor:
         """`trust`, times what a voxel of each tumour counts for by `loss.even_ml`."""
-        if not self._settings.loss.even_ml:
-            return trust
         even = self._settings.loss.even_ml * 1000 / math.prod(self._preparation.spacing_mm)
-        inner = [torch.from_numpy(_weights(region.cpu().numpy() > 0, even)).to(self._device) for region in regions[1:]]
-        return trust * torch.stack([torch.ones_like(trust[0]), *inner])
+        for region, known in zip(regions[1:], trust[1:], strict=True):
+            if even and region.any():
+                known *= torch.from_numpy(_weights(region.cpu().numpy() > 0, even)).to(self._device)
+        return trust
 
 
 def _weights(region: NDArray[np.bool_], even: float) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from cascade.settings import Loss
 from preprocess.errors import UsageError
 
-_POOLED = (0, 2, 3, 4)
+_ByVoxel = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 #: Added to Dice in the logarithm: the slope of `log_dice` is at most six times that of a good prediction.
 LOG_FLOOR = 0.2
 
@@ -84,19 +84,21 @@ def sensitivity_specificity(counts: Counts) -> Tensor:
     return 0.1 * missed + 0.9 * false
 
 
-def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross entropy of every voxel, present ones counted `weight` times."""
-    return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none")
+def cross_entropy(logits: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """Binary cross entropy of every voxel if it were in the region, counted `weight` times, and if it were not."""
+    absent = F.softplus(logits)
+    return weight * (absent - logits), absent
 
 
-def focal(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def focal(logits: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """Cross entropy, sure voxels counted less: (1 - p)^2 (Lin et al., ICCV 2017)."""
-    wrong = torch.abs(torch.sigmoid(logits) - target)
-    return wrong**2 * cross_entropy(logits, target, weight)
+    present, absent = cross_entropy(logits, weight)
+    chance = torch.sigmoid(logits)
+    return (1 - chance) ** 2 * present, chance**2 * absent
 
 
 #: By name: the part that is a mean over voxels and the part that is a ratio of counts.
-LOSSES: Mapping[str, tuple[Callable[..., Tensor] | None, Callable[[Counts], Tensor] | None]] = {
+LOSSES: Mapping[str, tuple[_ByVoxel | None, Callable[[Counts], Tensor] | None]] = {
     "log_dice_ce": (cross_entropy, log_dice),
     "dice_ce": (cross_entropy, dice),
     "dice_focal": (focal, dice),
@@ -120,19 +122,27 @@ def region_sums(logits: Tensor, target: Tensor, trust: Tensor, settings: Loss) -
     """What the loss of a batch is made of, added up over its trusted voxels: (5, regions).
 
     They are the voxels' part of the loss, the voxels, and those of the region both in prediction and truth, in the
-    prediction, and in the truth. `logits`, `target` (0/1) and `trust` are (n, regions, z, y, x); `trust` is 0 where the
-    label of that region is not known (the liver of a case whose tumours nobody drew), else what a voxel counts for.
+    prediction, and in the truth. `logits`, `target` and `trust` are (n, regions, z, y, x); `target` is the share of a
+    voxel in the region, `trust` 0 where the label of that region is not known (the liver of a case whose tumours nobody
+    drew), else what a voxel counts for. All are products of vectors, which take a fraction of the time of products of
+    voxels that are then added up.
     """
     by_voxel, _ = LOSSES[settings.name]
-    logits = logits.float()
-    claimed, known = torch.sigmoid(logits) * trust, trust.sum(_POOLED)
-    cost = logits.sum(_POOLED) * 0  # keeps the graph where nothing else does
-    if by_voxel:
-        weight = settings.rarity_weight ** torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1, 1)
-        cost = cost + (by_voxel(logits, target, weight) * trust).sum(_POOLED)
-    return torch.stack(
-        [cost, known, (claimed * target).sum(_POOLED), claimed.sum(_POOLED), (target * trust).sum(_POOLED)]
-    )
+    wanted = target * trust
+    columns = []
+    for region in range(logits.shape[1]):
+        logit, inside, known = (_flat(part[:, region]) for part in (logits, wanted, trust))
+        claimed = torch.sigmoid(logit)
+        cost = logit.sum() * 0  # keeps the graph where nothing else does
+        if by_voxel:
+            present, absent = by_voxel(logit, settings.rarity_weight**region)
+            cost = present @ inside + absent @ (known - inside)
+        columns.append(torch.stack([cost, known.sum(), claimed @ inside, claimed @ known, inside.sum()]))
+    return torch.stack(columns, 1)
+
+
+def _flat(part: Tensor) -> Tensor:
+    return part.float().flatten()
 
 
 def region_loss(sums: Tensor, settings: Loss) -> Tensor:
@@ -162,10 +172,18 @@ def deep_sums(outputs: Sequence[Tensor], target: Tensor, trust: Tensor, settings
     levels = []
     for level, logits in enumerate(outputs):
         if level:
-            known = F.max_pool3d((trust == 0).float(), 2) == 0
-            target, trust = F.avg_pool3d(target, 2), F.avg_pool3d(trust, 2) * known
+            known = _halved(trust, torch.minimum) > 0
+            target, trust = _halved(target, torch.add) / 8, _halved(trust, torch.add) / 8 * known
         levels.append(region_sums(logits, target, trust, settings))
     return torch.stack(levels)
+
+
+def _halved(values: Tensor, joined: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(..., z, y, x) with each block of 2x2x2 `joined` to one voxel; torch's pooling takes three times as long."""
+    for axis in (-3, -2, -1):
+        pairs = values.movedim(axis, 0)
+        values = joined(pairs[::2], pairs[1::2]).movedim(0, axis)
+    return values
 
 
 def deep_loss(sums: Tensor, settings: Loss) -> Tensor:
