@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cascade.settings import Network
-from cascade.unet import ConvBlock, Convolution, InstanceNorm, ResidualBlock, UNet3d, unet
+from cascade.unet import ConvBlock, Convolution, Enlargement, InstanceNorm, ResidualBlock, UNet3d, unet
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,26 @@ def test_where_torch_casts_or_has_no_onednn_the_convolution_is_torchs_own():
     assert layer.to(torch.float64)(image.double()).dtype == torch.float64
     with torch.backends.mkldnn.flags(enabled=False):
         assert "aten::slow_conv3d" in operators(lambda: layer.float()(image))
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+def test_an_enlargement_is_a_transposed_convolution_in_the_order_in_which_the_image_comes(order):
+    torch.manual_seed(1)
+    layer, image = Enlargement(4, 3, 2), torch.randn(2, 4, 2, 3, 5).contiguous(memory_format=order).requires_grad_()
+    torch.nn.init.uniform_(layer.bias)
+    results = []
+    for forward in (layer.forward, lambda image: torch.nn.ConvTranspose3d.forward(layer, image)):
+        large = forward(image)
+        assert large.is_contiguous(memory_format=order)
+        results.append([large, *torch.autograd.grad((large**3).sum(), (image, layer.weight, layer.bias))])
+    assert results[0][0].shape == (2, 3, 4, 6, 10)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_an_enlargement_with_channels_last_leaves_torchs_own_alone():
+    layer, image = Enlargement(4, 3, 2), torch.randn(1, 4, 2, 3, 5)
+    assert "aten::conv_transpose3d" in operators(lambda: layer(image))
+    assert "aten::conv_transpose3d" not in operators(lambda: layer(image.to(memory_format=torch.channels_last_3d)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
