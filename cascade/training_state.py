@@ -245,6 +245,7 @@ def _refuse_other(path: Path, header: dict[str, Any], job: Job) -> None:
         raise ModelError(f"{path}: a training of stage {header['stage']}, not {job.stage.name}; give that one's -o")
     settings = as_table(replace(job.settings, training=replace(job.settings.training, steps=1)))
     stored = {**header["settings"], "training": {**header["settings"]["training"], "steps": 1}}
+    del settings["policy"]  # decides what becomes of predictions alone: a model may end with another than it began with
     if any(settings[name].keys() != stored.get(name, {}).keys() for name in settings):
         raise ModelError(f"{path}: begun by another version of cascade: end it with that, or train into another -o")
     changed = [name for name in settings if _plain(settings[name]) != _plain(stored.get(name))]

@@ -147,6 +147,15 @@ def test_resume_refuses_other_settings_and_other_cases(prepared, tiny_settings, 
         train(replace(job, resume=True, train=load_dataset(prepared).cases[:2]), QUIET)
 
 
+def test_a_resumed_training_takes_another_policy_which_weights_do_not_depend_on(prepared, tiny_settings, tmp_path):
+    job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
+    train(job, QUIET)
+    settings = replace(job.settings, policy=replace(job.settings.policy, margin_mm=7.5))
+    train(replace(job, resume=True, settings=settings), QUIET)
+    last = load_model(tmp_path / "run" / "last.safetensors", STAGES["liver"])
+    assert last.settings.policy.margin_mm == 7.5
+
+
 def test_a_state_of_an_earlier_version_is_refused_as_such(prepared, tiny_settings, tmp_path):
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
     train(job, QUIET)
