@@ -20,6 +20,8 @@ from stage2_tumor.recipe import TumorPolicy
 #: A second liver part of at least this share of the largest is worth a warning when it is dropped.
 NOTABLE_SHARE = 0.1
 
+_THRESHOLDS = ("liver_threshold", "tumor_threshold", "tumor_peak")
+
 Mask = NDArray[np.bool_]
 
 
@@ -47,18 +49,22 @@ class Fused:
 def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, policy: TumorPolicy) -> Fused:
     """Liver and tumour from both stages' probabilities, on the part `box` of `full`.
 
-    Each class has the geometric mean of what stage 2 says of it and what stage 1 says of the liver (a logarithmic
-    opinion pool, Genest and Zidek, Statistical Science 1986): a stage that is sure of no liver is not outvoted, so what
-    stage 2 makes of the stomach far from stage 1's liver does not count. A tumour is liver, so for stage 2 liver is at
-    least as probable as tumour: where the network sees a tumour and forgets the liver around it, stage 1 decides.
+    Each class has the geometric mean of what stage 2 says of it and what stage 1 says of the liver, weighted by
+    `policy.stage2_weight` (a logarithmic opinion pool, Genest and Zidek, Statistical Science 1986): a stage that is
+    sure of no liver is not outvoted, so what stage 2 makes of the stomach far from stage 1's liver does not count. A
+    tumour is liver, so for stage 2 liver is at least as probable as tumour: where the network sees a tumour and forgets
+    the liver around it, stage 1 decides.
     """
     grid = full.cropped(box)
     liver, tumor, sure = (np.empty(grid.shape, bool) for _ in range(3))
     both = size = 0
+    weight = policy.stage2_weight
+    least = {name: pooled_threshold(getattr(policy, name), weight) for name in _THRESHOLDS}
     for z, (p1, p2, p_tumor) in enumerate(probabilities(coarse, fine, full, box)):
-        liver[z] = p1 * p2 >= policy.liver_threshold**2
-        tumor[z] = p1 * p_tumor >= policy.tumor_threshold**2
-        sure[z] = p1 * p_tumor >= policy.tumor_peak**2
+        support = pool_factor(p1, weight)
+        liver[z] = support * p2 >= least["liver_threshold"]
+        tumor[z] = support * p_tumor >= least["tumor_threshold"]
+        sure[z] = support * p_tumor >= least["tumor_peak"]
         one, two = p1 >= policy.liver_threshold, p2 >= policy.liver_threshold
         both += int(np.count_nonzero(one & two))
         size += int(np.count_nonzero(one) + np.count_nonzero(two))
@@ -91,6 +97,19 @@ def probabilities(
     third = slabs(fine.tumor, fine.grid, grid)
     for p1, p2, p_tumor in zip(first, second, third, strict=True):
         yield p1, np.maximum(p2, p_tumor), p_tumor
+
+
+def pool_factor(p1: FloatArray, weight: float) -> FloatArray:
+    """What stage 2's probability is multiplied by for the pool with stage 1's `p1`, whose root is taken of neither.
+
+    p1^(1 - w) p2^w reaches a threshold t where p1^((1 - w) / w) p2 reaches t^(1 / w), `pooled_threshold`.
+    """
+    return np.power(p1, np.float32((1 - weight) / weight))
+
+
+def pooled_threshold(threshold: float, weight: float) -> float:
+    """What the product of `pool_factor` and stage 2's probability has to reach where their pool reaches `threshold`."""
+    return float(threshold ** (1 / weight))
 
 
 def liver_alone(coarse: CoarseLiver, full: Grid, box: Box, threshold: float) -> Fused:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.merge import Mask, final_liver, liver_alone, probabilities
+from cascade.merge import Mask, final_liver, liver_alone, pool_factor, pooled_threshold, probabilities
 from cascade.pipeline import LiverStage, TumorStage, policy_for, refine
 from evaluate.overlap import Overlap
 from preprocess.cases import Case
@@ -157,11 +157,13 @@ class _Seen:
         rough = liver_alone(coarse, volume.grid, box, liver.policy.threshold)
         roi = volume.cropped(box)
         fine = refine(roi, rough.liver, tumor)
+        weight = tumor.policy.stage2_weight
         of_liver, of_tumor, of_peak = (np.empty(box.shape, np.uint8) for _ in range(3))
         for z, (p1, p2, p_tumor) in enumerate(probabilities(coarse, fine, volume.grid, box)):
-            of_liver[z] = _reached(p1 * p2, candidates.liver_threshold)
-            of_tumor[z] = _reached(p1 * p_tumor, candidates.tumor_threshold)
-            of_peak[z] = _reached(p1 * p_tumor, candidates.tumor_peak)
+            support = pool_factor(p1, weight)
+            of_liver[z] = _reached(support * p2, candidates.liver_threshold, weight)
+            of_tumor[z] = _reached(support * p_tumor, candidates.tumor_threshold, weight)
+            of_peak[z] = _reached(support * p_tumor, candidates.tumor_peak, weight)
         spot = (Box.around(of_tumor) or Box((0, 0, 0), (1, 1, 1))).grown(AROUND_MM[1], roi.grid).slices
         return _Seen(
             box,
@@ -202,9 +204,10 @@ def _within(part: Box, whole: Box) -> tuple[slice, ...]:
     return tuple(slice(a - o, b - o) for a, b, o in zip(part.start, part.stop, whole.start, strict=True))
 
 
-def _reached(product: NDArray[np.float32], thresholds: Sequence[float]) -> NDArray[np.intp]:
+def _reached(product: NDArray[np.float32], thresholds: Sequence[float], weight: float) -> NDArray[np.intp]:
     """How many of `thresholds` the geometric mean reaches, exactly as `fuse` compares."""
-    return np.searchsorted(np.array([t**2 for t in thresholds], np.float32), product, side="right")
+    least = np.array([pooled_threshold(threshold, weight) for threshold in thresholds], np.float32)
+    return np.searchsorted(least, product, side="right")
 
 
 def _tumor_tables(

@@ -16,13 +16,15 @@ REGIONS = ("liver", "tumor")
 class TumorPolicy:
     """How the probabilities of both stages become classes.
 
-    The liver is where the geometric mean of both stages' liver probabilities reaches `liver_threshold`; tumour where
-    that of stage 1's liver and stage 2's tumour reaches `tumor_threshold` inside that liver; lesions below
-    `minimum_lesion_mm3`, and those that reach `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
+    The liver is where the geometric mean of both stages' liver probabilities, stage 2's with the weight
+    `stage2_weight` of 1, reaches `liver_threshold`; tumour where that of stage 1's liver and stage 2's tumour reaches
+    `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3`, and those that reach `tumor_peak` nowhere,
+    are dropped (hysteresis, as in Canny, PAMI 1986).
     So are those whose mean differs from that of the liver around by less than `minimum_contrast_hu`: what nobody could
     see there. Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
     """
 
+    stage2_weight: float
     liver_threshold: float
     tumor_threshold: float
     tumor_peak: float
@@ -31,6 +33,8 @@ class TumorPolicy:
     minimum_contrast_hu: float
 
     def __post_init__(self) -> None:
+        if not 0 < self.stage2_weight <= 1:
+            raise UsageError(f"policy.stage2_weight = {self.stage2_weight} must lie above 0, and not above 1")
         for name in ("liver_threshold", "tumor_threshold", "tumor_peak"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"policy.{name} = {getattr(self, name)} must lie between 0 and 1")

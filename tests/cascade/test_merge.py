@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ AXES = ((-2 / 7, -3 / 7, 6 / 7), (-3 / 7, 6 / 7, 2 / 7), (6 / 7, 2 / 7, 3 / 7))
 #: 10 mm3 a voxel.
 FULL = Grid((4, 5, 7), (5.0, 2.0, 1.0), (10.0, -20.0, 30.0), AXES)
 BOX = Box((1, 2, 1), (3, 5, 6))
-POLICY = TumorPolicy(0.5, 0.25, tumor_peak=0.5, minimum_lesion_mm3=20.0, reach_mm=10.0, minimum_contrast_hu=0.0)
+POLICY = TumorPolicy(0.5, 0.5, 0.25, tumor_peak=0.5, minimum_lesion_mm3=20.0, reach_mm=10.0, minimum_contrast_hu=0.0)
 SLAB = Grid((1, 5, 7), (5.0, 2.0, 1.0))
 
 
@@ -63,6 +65,24 @@ def test_the_tumour_is_where_its_geometric_mean_with_stage_1s_liver_reaches_the_
     assert np.argwhere(fused.sure).tolist() == [[0, 0, 0]]
 
 
+def test_stage_2_counts_for_its_weight_in_the_mean():
+    one, two, tumor = 0.0625, 0.75, 0.9
+    roi = FULL.cropped(BOX)
+    fine = RoiProbabilities(np.full(roi.shape, two, np.float32), filled(roi, (np.s_[0], tumor)), roi)
+
+    def at(weight, **thresholds):
+        policy = replace(POLICY, stage2_weight=weight, **thresholds)
+        return fuse(coarse(np.full(FULL.shape, one)), fine, FULL, BOX, policy)
+
+    # .0625^.2 .75^.8 = .456, and of the tumour .528; stage 2 alone has .75 and .9, both alike .217 and .237
+    assert at(0.8, liver_threshold=0.45).liver.all()
+    assert not at(0.8, liver_threshold=0.46).liver[1].any()
+    assert at(0.8, tumor_threshold=0.52, tumor_peak=0.53).tumor[0].all()
+    assert not at(0.8, tumor_threshold=0.52, tumor_peak=0.53).sure.any()
+    assert at(1.0, liver_threshold=0.74, tumor_peak=0.89).sure[0].all()
+    assert not at(0.5, liver_threshold=0.24).liver.any()
+
+
 def test_a_tumour_whose_liver_stage_2_forgot_is_liver_where_stage_1_says_so():
     roi = FULL.cropped(BOX)
     fine = RoiProbabilities(filled(roi), filled(roi, (np.s_[0, 1, 2], 0.9), (np.s_[1, 2, 3], 0.9)), roi)
@@ -80,7 +100,7 @@ def test_each_stage_is_read_on_its_own_grid():
     first = filled(columns, (np.s_[:, :, :2], 1.0))  # the scan's columns 0-3, the region's 0 and 1
     second = filled(rows, (np.s_[:, 1], 1.0))  # rows 3-5
     tumor = filled(rows, (np.s_[3], 1.0))
-    strict = TumorPolicy(0.75, 0.5, 0.5, 0.0, 0.0, 0.0)  # p1 * p2 >= 0.5625: both
+    strict = TumorPolicy(0.5, 0.75, 0.5, 0.5, 0.0, 0.0, 0.0)  # p1 * p2 >= 0.5625: both
     fused = fuse(coarse(first, columns), RoiProbabilities(second, tumor, rows), full, box, strict)
     # along the region's columns p1 is 1 .75 .25 0 0 0, along its rows p2 is 0 0 1/3 2/3 1 1
     liver = np.zeros(roi.shape, bool)

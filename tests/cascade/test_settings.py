@@ -135,7 +135,7 @@ def test_an_unknown_key_of_an_assignment():
 
 def test_keys_of_the_other_stage_are_unknown():
     assert "unknown key policy.reach_mm; known here: threshold" in message(assignments=["policy.reach_mm=1.0"])
-    assert "unknown key policy.margin_mm; known here: liver_threshold" in message(
+    assert "unknown key policy.margin_mm; known here: stage2_weight" in message(
         "tumor", assignments=["policy.margin_mm=1.0"]
     )
 
@@ -337,7 +337,7 @@ def test_what_an_earlier_version_stored_stands_for_what_it_did():
     stored = {"network": {"features": [4, 8]}, "policy": {"tumor_threshold": 0.5}, "window": {"step": 0.5}}
     assert completed(stored) == {
         "network": {"encoder": "plain", "blocks": 1, "features": [4, 8]},
-        "policy": {"minimum_contrast_hu": 0.0, "tumor_threshold": 0.5},
+        "policy": {"minimum_contrast_hu": 0.0, "stage2_weight": 0.5, "tumor_threshold": 0.5},
         "window": {"step": 0.5},
     }
     present = {"network": {"encoder": "residual", "blocks": 2}, "policy": {"threshold": 0.3}}

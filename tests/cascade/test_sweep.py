@@ -73,10 +73,12 @@ def with_label(case, tumor_label="expert"):
     return replace(case, label=object(), tumor_label=tumor_label)
 
 
-@pytest.mark.parametrize("minimum_hu", [0.0, 60.0])  # with 60 one of the lesions is too faint
-def test_each_number_is_that_of_the_mask_that_the_policy_gives(stages, scan, minimum_hu):
+@pytest.mark.parametrize(  # with 60 one of the lesions is too faint
+    "changes", [{}, {"minimum_contrast_hu": 60.0}, {"stage2_weight": 0.8}]
+)
+def test_each_number_is_that_of_the_mask_that_the_policy_gives(stages, scan, changes):
     volume, truth = scan
-    stages = stages[0], replace(stages[1], policy=replace(stages[1].policy, minimum_contrast_hu=minimum_hu))
+    stages = stages[0], replace(stages[1], policy=replace(stages[1].policy, **changes))
     tables = sweep(with_label(CASE), volume, truth, stages, FEW)
     assert (tables.case, tables.patient, tables.lesions) == ("a", "p", 5)
     seen = set()
@@ -119,7 +121,7 @@ def test_tumours_that_nobody_drew_have_no_table(stages, scan):
 
 
 def test_the_present_policy_is_among_the_candidates():
-    policy = TumorPolicy(0.27, 0.5, 0.4, 50.0, 10.0, 15.0)
+    policy = TumorPolicy(0.8, 0.27, 0.5, 0.4, 50.0, 10.0, 15.0)
     tried = CANDIDATES.including(policy)
     assert tried.shape == (8, 6, 9, 5)
     place = tried.place(policy)
@@ -129,5 +131,5 @@ def test_the_present_policy_is_among_the_candidates():
 
 def test_a_probability_of_exactly_a_threshold_reaches_it():
     products = np.array([0.0, 0.0899, 0.3**2, 0.2499, 0.25, 1.0], np.float32)
-    assert _reached(products, (0.3, 0.5)).tolist() == [0, 0, 1, 1, 2, 2]
+    assert _reached(products, (0.3, 0.5), 0.5).tolist() == [0, 0, 1, 1, 2, 2]
     assert [int((products >= t**2).sum()) for t in (0.3, 0.5)] == [4, 2]  # as `fuse` compares

@@ -8,6 +8,7 @@ from stage2_tumor.recipe import NAME, REGIONS, TumorPolicy
 
 def policy(**changes):
     fields = {
+        "stage2_weight": 0.5,
         "liver_threshold": 0.5,
         "tumor_threshold": 0.5,
         "tumor_peak": 0.9,
@@ -37,3 +38,13 @@ def test_a_threshold_outside_0_to_1_is_refused(name, value):
 def test_negative_sizes_are_refused(name):
     with pytest.raises(UsageError, match="must not be negative"):
         policy(**{name: -1.0})
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5, 1.5, math.nan])
+def test_a_weight_that_leaves_out_stage_2_or_turns_stage_1_round_is_refused(value):
+    with pytest.raises(UsageError, match=rf"policy\.stage2_weight = {value} must lie above 0"):
+        policy(stage2_weight=value)
+
+
+def test_stage_2_may_decide_alone():
+    assert policy(stage2_weight=1.0).stage2_weight == 1
