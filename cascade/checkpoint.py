@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cascade import __version__
 from cascade.settings import PredictionSettings, prediction_settings_from
-from cascade.shipped import shipped_path
+from cascade.shipped import shipped_paths
 from cascade.stages import STAGES, Stage
 from cascade.tensorfile import read_tensors, write_tensors
 from cascade.unet import UNet3d, unet
@@ -148,27 +148,37 @@ def _texts(values: Any) -> tuple[str, ...]:
 
 
 def load_stage_models(path: Path | None, name: str) -> tuple[Model, ...]:
-    """The models of the stage `name` that predict together: one file, None for the one that comes with the package.
+    """The models of the stage `name` that predict together: one file, None for those that come with the package.
 
     A folder is that of a training with --folds: its `fold-*/best.safetensors`, whose probabilities are averaged. Raises
     ModelError when it holds none, when the training has not ended, or for models that prepare scans, or decide, in
     different ways.
     """
-    if path is None or not path.is_dir():
-        return (load_model(path or shipped_path(name), STAGES[name]),)
-    models = tuple(load_model(file, STAGES[name]) for file in sorted(path.glob("fold-*/best.safetensors")))
-    if not models:
+    if path is None:
+        files = shipped_paths(name)
+    elif path.is_dir():
+        files = _of_folds(path)
+    else:
+        files = [path]
+    models = tuple(load_model(file, STAGES[name]) for file in files)
+    for model in models[1:]:
+        if (model.preparation, model.settings.policy) != (models[0].preparation, models[0].settings.policy):
+            where = path or files[0].parent
+            raise ModelError(f"{where}: its models differ in preparation or policy; train all folds with one recipe")
+    return models
+
+
+def _of_folds(path: Path) -> list[Path]:
+    files = sorted(path.glob("fold-*/best.safetensors"))
+    if not files:
         raise ModelError(
             f"{path}: holds no fold-*/best.safetensors; give a model file or the -o of a training by --folds"
         )
-    if not _ended(path, len(models)):
+    if not _ended(path, len(files)):
         raise ModelError(
             f"{path}: its training has not ended; go on with --resume, or give one fold-*/best.safetensors"
         )
-    for model in models[1:]:
-        if (model.preparation, model.settings.policy) != (models[0].preparation, models[0].settings.policy):
-            raise ModelError(f"{path}: its models differ in preparation or policy; train all folds with one recipe")
-    return models
+    return files
 
 
 def _ended(path: Path, count: int) -> bool:

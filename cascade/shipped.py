@@ -34,32 +34,43 @@ class ShippedModel:
         return self.sha256 == self.card.get("sha256")
 
 
-def shipped_path(stage: str) -> Path:
-    """The installed model file of `stage` ("liver" or "tumor"). Raises ModelError when there is none."""
-    path = _FOLDER / f"{stage}.safetensors"
-    if not path.is_file():
-        raise ModelError(
-            f"{path} is missing: install the package again, or train a model and give it as --{stage} FILE"
-        )
-    return path
+def shipped_paths(stage: str) -> list[Path]:
+    """The installed model files of `stage` ("liver" or "tumor"), which predict together, as `card.json` lists them.
+
+    Raises ModelError when one is missing: without it the others would say something else, and nobody would know.
+    """
+    paths = [_FOLDER / f"{name}.safetensors" for name in model_card()["models"] if _stage(name) == stage]
+    for path in paths:
+        if not path.is_file():
+            raise ModelError(
+                f"{path} is missing: install the package again, or train a model and give it as --{stage} FILE"
+            )
+    return paths
 
 
 def shipped_models() -> list[ShippedModel]:
     """The installed models in the order of the stages. Raises ModelError for a missing file or an unreadable card."""
-    card = model_card()
-    models = []
-    for stage in ("liver", "tumor"):
-        path = shipped_path(stage)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        models.append(ShippedModel(stage, path, digest, card["models"].get(stage, {})))
-    return models
+    card = model_card()["models"]
+    paths = [path for stage in ("liver", "tumor") for path in shipped_paths(stage)]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return [ShippedModel(_stage(p.stem), p, sha, card[p.stem]) for p, sha in zip(paths, digests, strict=True)]
+
+
+def _stage(name: str) -> str:
+    return name.partition("-")[0]
 
 
 def model_card() -> dict[str, Any]:
-    """`card.json`: `models` by stage, `scores` (cross-validated), `convention`, `trained_on`, `licence`, `use`."""
+    """`card.json`: `models` by the names of their files, which begin with the stage, `scores` (cross-validated),
+    `convention`, `trained_on`, `licence`, `use`.
+
+    Raises ModelError when it cannot be read.
+    """
     path = _FOLDER / "card.json"
     try:
         card: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}): install the package again") from error
+    if not isinstance(card.get("models"), dict):
+        raise ModelError(f"{path} lists no models: install the package again")
     return card
