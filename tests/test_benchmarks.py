@@ -17,6 +17,7 @@ from benchmarks import (
     ablation,
     ablation_rows,
     batch,
+    fusion,
     iterations,
     one_stage,
     page,
@@ -234,6 +235,33 @@ def test_a_line_says_what_a_window_is_worth():
     assert line == "| 2x3x4 | 2 | liver 0.850, tumor 0.500 | 3 of 4 | 4 | a 0.500 |"
     plain = window_sizes.row((2, 3, 4), 1.6, Validation({"a": {"liver": 0.9}}))
     assert plain == "| 2x3x4 | 2 | liver 0.900 | - | - | a 0.900 |"
+
+
+def test_a_network_is_asked_once_for_every_weight():
+    asked = []
+
+    def infer(image, where=None):
+        asked.append(image)
+        return image + 1
+
+    once = fusion.Once(infer)
+    one, two = np.zeros((1, 2, 3), np.float32), np.ones((1, 2, 3), np.float32)
+    answers = [once(image) for image in (one, two, one, two)]
+    answers[0][:] = 9
+    assert [answer.max() for answer in (*answers, once(one))] == [9, 2, 1, 2, 1]
+    assert len(asked) == 2
+
+
+def test_the_tumours_of_a_weight_are_those_in_the_liver_that_is_best():
+    tumors = np.zeros((3, 4, 3, 1, 1))
+    tumors[0, 2, :, 0, 0] = 0.4, 0.5, 0.6
+    tumors[1, 2], tumors[2, 2] = 2, 1
+    cases = [
+        SimpleNamespace(case="a", patient="p", liver=np.array([0.8, 0.85, 0.9, 0.7]), tumors=tumors, lesions=3),
+        SimpleNamespace(case="b", patient="q", liver=np.array([0.6, 0.95, 0.94, 0.7]), tumors=None, lesions=0),
+    ]
+    told = "0.400, 1 of 3, 2 | 0.500, 1 of 3, 2 | 0.600, 1 of 3, 2"
+    assert fusion.row(0.8, cases) == f"| 0.8 | 0.7000 | 0.9000 | 0.9200 | 0.7000 | {told} |"
 
 
 def test_of_painted_tumours_only_true_ones_are_neither_sought_nor_told():

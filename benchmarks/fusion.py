@@ -1,0 +1,105 @@
+"""What stage 2's weight in the mean of both stages is worth, on patients that the models have not seen.
+
+    python -m benchmarks.fusion CASES --liver MODEL ... --tumor MODEL ... [--weights 0.5 0.65 0.8 1]
+
+CASES is what `cascade report` takes, the models are those of a cross-validation, fold by fold. Both networks run once a
+case; then for each weight (`policy.stage2_weight`) the classes are made as by `cascade run`, and scored as by `cascade
+tune`, with several thresholds of liver and tumour; peak and least size of a lesion are the models'. Means over
+patients; the tumours' are with that liver threshold whose liver is best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.process import machine
+from cascade.case import Runner
+from cascade.engine import pick_engine
+from cascade.machine import tune_allocator
+from cascade.sweep import Candidates, CaseTables, sweep
+from cascade.tune import model_pairs
+from cascade.tuning import Score, score
+from cascade.unseen import turns
+from preprocess.layouts import find_cases, read_label
+from preprocess.preparation import Infer
+from preprocess.resample import FloatArray
+
+LIVER, TUMOR = (0.3, 0.4, 0.5, 0.6), (0.3, 0.4, 0.5)
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", type=Path)
+    parser.add_argument("--liver", type=Path, nargs="+", required=True)
+    parser.add_argument("--tumor", type=Path, nargs="+", required=True)
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.5, 0.65, 0.8, 1.0])
+    options = parser.parse_args()
+    tune_allocator()
+    tables = swept(options.cases, (options.liver, options.tumor), options.weights)
+    print(f"{machine()}; {len(tables[options.weights[0]])} cases\n")
+    at = [f"liver from {t:g}" for t in LIVER] + [f"tumour from {t:g}: Dice, found, false" for t in TUMOR]
+    print(f"| weight | {' | '.join(at)} |\n|{' ---: |' * (1 + len(at))}")
+    for weight, cases in tables.items():
+        print(row(weight, cases))
+
+
+def swept(
+    source: Path, models: tuple[Sequence[Path], Sequence[Path]], weights: Sequence[float]
+) -> dict[float, list[CaseTables]]:
+    """For each weight the tables of every case that some pair of `models` has not seen."""
+    engine = pick_engine("cpu")
+    runners = [Runner.of([liver], [tumor], engine) for liver, tumor in model_pairs(*models)]
+    cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
+    tables: dict[float, list[CaseTables]] = {weight: [] for weight in weights}
+    for turn in turns(cases, runners, held_out_only=True, fail=lambda case, error: sys.exit(f"{case.name}: {error}")):
+        liver, tumor = turn.runner.liver, turn.runner.tumor
+        assert tumor is not None
+        once = replace(liver, infer=Once(liver.infer)), replace(tumor, infer=Once(tumor.infer))
+        truth = read_label(turn.case, turn.volume.grid)
+        for weight in weights:
+            policy = replace(tumor.policy, stage2_weight=weight)
+            tried = Candidates(LIVER, TUMOR, (policy.tumor_peak,), (policy.minimum_lesion_mm3,))
+            stages = once[0], replace(once[1], policy=policy)
+            tables[weight].append(sweep(turn.case, turn.volume, truth, stages, tried))
+    return tables
+
+
+@dataclass
+class Once:
+    """A network that answers from memory when it is asked the same again."""
+
+    infer: Infer
+    _answers: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
+
+    def __call__(self, image: FloatArray, where: NDArray[np.bool_] | None = None) -> FloatArray:
+        """As `infer`."""
+        for asked, answer in self._answers:
+            if np.array_equal(asked, image):
+                return answer.copy()
+        self._answers.append((image.copy(), self.infer(image, where)))
+        return self._answers[-1][1].copy()
+
+
+def row(weight: float, cases: Sequence[CaseTables]) -> str:
+    """A line of the table."""
+    livers = [score(cases, (k, 0, 0, 0)).liver_dice for k in range(len(LIVER))]
+    best = int(np.argmax(livers))
+    tumors = [score(cases, (best, k, 0, 0)) for k in range(len(TUMOR))]
+    return f"| {weight:g} | {' | '.join([*(f'{dice:.4f}' for dice in livers), *map(_told, tumors)])} |"
+
+
+def _told(scored: Score) -> str:
+    dice = "-" if scored.tumor_dice is None else f"{scored.tumor_dice:.3f}"
+    return f"{dice}, {scored.found} of {scored.lesions}, {scored.false}"
+
+
+if __name__ == "__main__":
+    main()
