@@ -17,7 +17,7 @@ from cascade import batches
 from cascade.batches import Sampler
 from cascade.checkpoint import Model
 from cascade.engine import pick_engine
-from cascade.merge import Fused, clean_up, credible, fuse, pool_factor, probabilities
+from cascade.merge import Fused, clean_up, credible, fuse, probabilities
 from cascade.pipeline import Stopwatch, TumorStage, liver_stage, refine, segment, tumor_stage
 from cascade.stages import TUMOR, Stage
 from cascade.unet import UNet3d
@@ -219,9 +219,7 @@ class _Kept:
     def fuse(self, coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, policy: TumorPolicy) -> Fused:
         """`cascade.merge.fuse`."""
         self._box = box
-        weight = policy.stage2_weight
-        each = probabilities(coarse, fine, full, box)
-        self._tumor = [(pool_factor(p1, weight) * p_tumor) ** weight for p1, _, p_tumor in each]
+        self._tumor = [np.sqrt(p1 * p_tumor) for p1, _, p_tumor in probabilities(coarse, fine, full, box)]
         return fuse(coarse, fine, full, box, policy)
 
     def within(self, labels: LabelMap) -> FloatArray:

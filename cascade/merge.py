@@ -20,8 +20,6 @@ from stage2_tumor.recipe import TumorPolicy
 #: A second liver part of at least this share of the largest is worth a warning when it is dropped.
 NOTABLE_SHARE = 0.1
 
-_THRESHOLDS = ("liver_threshold", "tumor_threshold", "tumor_peak")
-
 Mask = NDArray[np.bool_]
 
 
@@ -49,22 +47,22 @@ class Fused:
 def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, policy: TumorPolicy) -> Fused:
     """Liver and tumour from both stages' probabilities, on the part `box` of `full`.
 
-    Each class has the geometric mean of what stage 2 says of it and what stage 1 says of the liver, weighted by
-    `policy.stage2_weight` (a logarithmic opinion pool, Genest and Zidek, Statistical Science 1986): a stage that is
-    sure of no liver is not outvoted, so what stage 2 makes of the stomach far from stage 1's liver does not count. A
-    tumour is liver, so for stage 2 liver is at least as probable as tumour: where the network sees a tumour and forgets
-    the liver around it, stage 1 decides.
+    Each class has the geometric mean of what stage 2 says of it and what stage 1 says of the liver (a logarithmic
+    opinion pool, Genest and Zidek, Statistical Science 1986): a stage that is sure of no liver is not outvoted, so what
+    stage 2 makes of the stomach far from stage 1's liver does not count. For the liver, whose edge it sees better,
+    stage 2 has the weight `policy.stage2_weight`; a tumour has to convince both alike. A tumour is liver, so for stage
+    2 liver is at least as probable as tumour: where the network sees a tumour and forgets the liver around it, stage 1
+    decides.
     """
     grid = full.cropped(box)
     liver, tumor, sure = (np.empty(grid.shape, bool) for _ in range(3))
     both = size = 0
     weight = policy.stage2_weight
-    least = {name: pooled_threshold(getattr(policy, name), weight) for name in _THRESHOLDS}
+    least = pooled_threshold(policy.liver_threshold, weight)
     for z, (p1, p2, p_tumor) in enumerate(probabilities(coarse, fine, full, box)):
-        support = pool_factor(p1, weight)
-        liver[z] = support * p2 >= least["liver_threshold"]
-        tumor[z] = support * p_tumor >= least["tumor_threshold"]
-        sure[z] = support * p_tumor >= least["tumor_peak"]
+        liver[z] = pool_factor(p1, weight) * p2 >= least
+        tumor[z] = p1 * p_tumor >= policy.tumor_threshold**2
+        sure[z] = p1 * p_tumor >= policy.tumor_peak**2
         one, two = p1 >= policy.liver_threshold, p2 >= policy.liver_threshold
         both += int(np.count_nonzero(one & two))
         size += int(np.count_nonzero(one) + np.count_nonzero(two))

@@ -160,10 +160,9 @@ class _Seen:
         weight = tumor.policy.stage2_weight
         of_liver, of_tumor, of_peak = (np.empty(box.shape, np.uint8) for _ in range(3))
         for z, (p1, p2, p_tumor) in enumerate(probabilities(coarse, fine, volume.grid, box)):
-            support = pool_factor(p1, weight)
-            of_liver[z] = _reached(support * p2, candidates.liver_threshold, weight)
-            of_tumor[z] = _reached(support * p_tumor, candidates.tumor_threshold, weight)
-            of_peak[z] = _reached(support * p_tumor, candidates.tumor_peak, weight)
+            of_liver[z] = _reached(pool_factor(p1, weight) * p2, candidates.liver_threshold, weight)
+            of_tumor[z] = _reached(p1 * p_tumor, candidates.tumor_threshold)
+            of_peak[z] = _reached(p1 * p_tumor, candidates.tumor_peak)
         spot = (Box.around(of_tumor) or Box((0, 0, 0), (1, 1, 1))).grown(AROUND_MM[1], roi.grid).slices
         return _Seen(
             box,
@@ -204,7 +203,7 @@ def _within(part: Box, whole: Box) -> tuple[slice, ...]:
     return tuple(slice(a - o, b - o) for a, b, o in zip(part.start, part.stop, whole.start, strict=True))
 
 
-def _reached(product: NDArray[np.float32], thresholds: Sequence[float], weight: float) -> NDArray[np.intp]:
+def _reached(product: NDArray[np.float32], thresholds: Sequence[float], weight: float = 0.5) -> NDArray[np.intp]:
     """How many of `thresholds` the geometric mean reaches, exactly as `fuse` compares."""
     least = np.array([pooled_threshold(threshold, weight) for threshold in thresholds], np.float32)
     return np.searchsorted(least, product, side="right")

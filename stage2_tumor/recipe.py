@@ -17,9 +17,9 @@ class TumorPolicy:
     """How the probabilities of both stages become classes.
 
     The liver is where the geometric mean of both stages' liver probabilities, stage 2's with the weight
-    `stage2_weight` of 1, reaches `liver_threshold`; tumour where that of stage 1's liver and stage 2's tumour reaches
-    `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3`, and those that reach `tumor_peak` nowhere,
-    are dropped (hysteresis, as in Canny, PAMI 1986).
+    `stage2_weight` of 1, reaches `liver_threshold`; tumour where the plain geometric mean of stage 1's liver and stage
+    2's tumour reaches `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3`, and those that reach
+    `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
     So are those whose mean differs from that of the liver around by less than `minimum_contrast_hu`: what nobody could
     see there. Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
     """

@@ -131,5 +131,5 @@ def test_the_present_policy_is_among_the_candidates():
 
 def test_a_probability_of_exactly_a_threshold_reaches_it():
     products = np.array([0.0, 0.0899, 0.3**2, 0.2499, 0.25, 1.0], np.float32)
-    assert _reached(products, (0.3, 0.5), 0.5).tolist() == [0, 0, 1, 1, 2, 2]
+    assert _reached(products, (0.3, 0.5)).tolist() == [0, 0, 1, 1, 2, 2]
     assert [int((products >= t**2).sum()) for t in (0.3, 0.5)] == [4, 2]  # as `fuse` compares
