@@ -40,6 +40,8 @@ def shipped_paths(stage: str) -> list[Path]:
     Raises ModelError when one is missing: without it the others would say something else, and nobody would know.
     """
     paths = [_FOLDER / f"{name}.safetensors" for name in model_card()["models"] if _stage(name) == stage]
+    if not paths:
+        raise ModelError(f"{_FOLDER / 'card.json'} lists no {stage} model: install the package again")
     for path in paths:
         if not path.is_file():
             raise ModelError(
@@ -72,5 +74,5 @@ def model_card() -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}): install the package again") from error
     if not isinstance(card.get("models"), dict):
-        raise ModelError(f"{path} lists no models: install the package again")
+        raise ModelError(f"{path} has no list of models: install the package again")
     return card
