@@ -41,6 +41,8 @@ _FREE_SLICES = 8
 _MOST_WEIGHT = 4.0
 #: Seconds that a batch may take; one that needs more hangs, on a dead network disk for instance.
 BATCH_LIMIT_S = 900.0
+#: Seconds that the last batch, which nobody wants any more, is waited for.
+_PARTING_S = 5.0
 _CPU = torch.device("cpu")
 
 
@@ -260,7 +262,8 @@ def ahead(
             step += 1
 
     # A daemon, so that one that hangs does not keep the program from ending.
-    threading.Thread(target=work, daemon=True, name="batches").start()
+    thread = threading.Thread(target=work, daemon=True, name="batches")
+    thread.start()
     try:
         while True:
             yield _taken(ready, case, limit_s)
@@ -269,6 +272,7 @@ def ahead(
         with contextlib.suppress(queue.Empty):
             while True:
                 ready.get_nowait()  # makes room for a thread that waits to put its last
+        thread.join(_PARTING_S)  # or the end of the program could find it inside torch, and abort
 
 
 def _taken(ready: queue.Queue[Batch | Exception], case: Callable[[], str], limit_s: float) -> Batch:
