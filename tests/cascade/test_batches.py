@@ -336,6 +336,23 @@ def test_ahead_makes_each_batch_once_in_one_thread_and_not_far_ahead():
     assert threading.get_ident() not in threads
 
 
+def test_the_thread_that_makes_batches_has_ended_when_they_are_closed():
+    begun = threading.Event()
+
+    def make(step):
+        if step == 1:
+            begun.set()
+            time.sleep(0.3)
+        return threading.current_thread()
+
+    batches = ahead(make, 0, str)
+    thread = next(batches)
+    begun.wait()
+    assert thread.is_alive()
+    batches.close()
+    assert not thread.is_alive()
+
+
 def test_in_turn_gives_the_same_batches_each_when_it_is_asked_for():
     made = []
 
