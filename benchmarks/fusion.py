@@ -2,7 +2,7 @@
 
     python -m benchmarks.fusion CASES --liver MODEL ... --tumor MODEL ... [--weights 0.5 0.65 0.8 1]
 
-CASES is what `cascade report` takes, the models are those of a cross-validation, fold by fold. Both networks run once a
+CASES is what `cascade report` takes, the models are those of a cross-validation. Both networks run once a
 case; then for each weight (`policy.stage2_weight`) the classes are made as by `cascade run`, and scored as by `cascade
 tune`, with several thresholds of liver and tumour; peak and least size of a lesion are the models'. Means over
 patients; the tumours' are with that liver threshold whose liver is best.
@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.process import machine
-from cascade.case import Runner
 from cascade.engine import pick_engine
 from cascade.machine import tune_allocator
 from cascade.sweep import Candidates, CaseTables, sweep
-from cascade.tune import model_pairs
 from cascade.tuning import Score, score
-from cascade.unseen import turns
+from cascade.unseen import Panel, turns
+from preprocess.cases import Case
+from preprocess.errors import CascadeError
 from preprocess.layouts import find_cases, read_label
 from preprocess.preparation import Infer
 from preprocess.resample import FloatArray
@@ -54,12 +54,11 @@ def main() -> None:
 def swept(
     source: Path, models: tuple[Sequence[Path], Sequence[Path]], weights: Sequence[float]
 ) -> dict[float, list[CaseTables]]:
-    """For each weight the tables of every case that some pair of `models` has not seen."""
-    engine = pick_engine("cpu")
-    runners = [Runner.of([liver], [tumor], engine) for liver, tumor in model_pairs(*models)]
+    """For each weight the tables of every case whose patient is new to some of `models` of each stage."""
+    panel = Panel.load(*models, pick_engine("cpu"))
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
     tables: dict[float, list[CaseTables]] = {weight: [] for weight in weights}
-    for turn in turns(cases, runners, held_out_only=True, fail=lambda case, error: sys.exit(f"{case.name}: {error}")):
+    for turn in turns(cases, panel.runner, held_out_only=True, fail=_give_up):
         liver, tumor = turn.runner.liver, turn.runner.tumor
         assert tumor is not None
         once = replace(liver, infer=Once(liver.infer)), replace(tumor, infer=Once(tumor.infer))
@@ -70,6 +69,10 @@ def swept(
             stages = once[0], replace(once[1], policy=policy)
             tables[weight].append(sweep(turn.case, turn.volume, truth, stages, tried))
     return tables
+
+
+def _give_up(case: Case, error: CascadeError) -> None:
+    sys.exit(f"{case.name}: {error}")
 
 
 @dataclass

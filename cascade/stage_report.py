@@ -13,7 +13,7 @@ from cascade.case import Runner
 from cascade.machine import as_cascade_error
 from cascade.merge import Fused, fuse, liver_alone, pasted
 from cascade.pipeline import Segmentation, Stopwatch, refine, segment
-from cascade.unseen import turns
+from cascade.unseen import Choice, turns
 from evaluate.account import StageAccount, StageReport, account
 from evaluate.stage_masks import StageMasks
 from preprocess.cases import Case
@@ -36,7 +36,7 @@ Look = Callable[[str, Volume, LabelMap, LabelMap], None]
 
 def report_cases(
     cases: Sequence[Case],
-    runners: Sequence[Runner],
+    choice: Choice,
     *,
     held_out_only: bool,
     say: Callable[[str], None],
@@ -44,8 +44,8 @@ def report_cases(
 ) -> tuple[StageReport, Failures]:
     """The per-stage account of `cases`, which all have a label; with `held_out_only` of those that are held out.
 
-    A case that fails does not keep the others from being done. Which of `runners` runs a case, and what is held out,
-    says `cascade.unseen.turns`.
+    A case that fails does not keep the others from being done. `choice` says by what a case is run, and whether it is
+    held out.
     """
     accounts: dict[str, StageAccount] = {}
     failures: Failures = {}
@@ -55,7 +55,7 @@ def report_cases(
         failures[case.name] = error
         say(f"{case.name}: FAILED: {error}")
 
-    for turn in turns(cases, runners, held_out_only=held_out_only, fail=fail):
+    for turn in turns(cases, choice, held_out_only=held_out_only, fail=fail):
         name = turn.case.name
         try:
             account, truth, labels = _account(turn.case, turn.volume, turn.runner)

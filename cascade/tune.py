@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from cascade.batch import refuse_failures
-from cascade.case import Runner
-from cascade.checkpoint import Model, load_stage_models, save_model
+from cascade.checkpoint import Model, save_model
 from cascade.engine import Engine
 from cascade.locks import locked
 from cascade.machine import as_cascade_error
 from cascade.stage_report import Failures
 from cascade.sweep import CANDIDATES, Candidates, CaseTables, Place, sweep
 from cascade.tuning import GOAL, Score, choose, left_out, score
-from cascade.unseen import turns
+from cascade.unseen import Panel, turns
 from evaluate.text import aligned, number
 from preprocess.cases import Case
-from preprocess.errors import CascadeError, InputError, ModelError, UsageError
+from preprocess.errors import CascadeError, InputError, UsageError
 from preprocess.files import write_json
 from preprocess.layouts import find_cases, read_label
 from stage2_tumor.recipe import TumorPolicy
@@ -33,7 +32,6 @@ from stage2_tumor.recipe import TumorPolicy
 _LOG = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
-_Pair = tuple[Model, Model]
 _THRESHOLDS = tuple(CANDIDATES.__dataclass_fields__)
 
 
@@ -58,52 +56,30 @@ class _Trial:
 def tune(source: Path, output: Path, models: tuple[Sequence[Path], Sequence[Path]], engine: Engine, say: Say) -> None:
     """Choose stage 2's policy on the labelled cases of `source`; write its models with that policy into `output`.
 
-    `models` are the paths for both stages, see `model_pairs`. Raises InputError when the models have seen every
-    patient, UsageError when `output` holds models, ModelError for models that do not fit together, and as
-    `refuse_failures` does for cases that could not be run: the choice is then made without them.
+    `models` are the paths for both stages, see `Panel.load`, which also says which models run a case. Raises InputError
+    when the models have seen every patient, UsageError when `output` holds models, ModelError as `Panel.load` does, and
+    as `refuse_failures` for cases that could not be run: the choice is then made without them.
     """
-    pairs = model_pairs(*models)
+    panel = Panel.load(*models, engine)
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
     if not cases:
         raise InputError(f"{source}: no case with a labelled liver to choose on")
     with locked(output):
         if list(output.glob("*.safetensors")) or list(output.glob("fold-*")):
             raise UsageError(f"{output}: holds models already; choose another -o")
-        trial, failures = _run(cases, pairs, engine, say)
+        trial, failures = _run(cases, panel, say)
         if not (trial.tables or failures):
             raise InputError(
                 f"{source}: the models have seen every labelled patient; give models of --folds, or others"
             )
         if trial.tables:
-            _finish(output, list(dict.fromkeys(tumor for _, tumor in pairs)), trial, say)
+            _finish(output, panel.tumors, trial, say)
     refuse_failures(failures, len(cases))
 
 
-def model_pairs(livers: Sequence[Path], tumors: Sequence[Path]) -> list[_Pair]:
-    """Models of both stages that run together: fold by fold, or the only one of a stage with each of the other.
-
-    Each path is a model file, or the folder of a training by --folds, which stands for its models; none: the installed
-    model. Raises UsageError for several of both, but not equally many, and ModelError when stage 2's differ in policy.
-    """
-    first, second = _models(livers, "liver"), _models(tumors, "tumor")
-    count = max(len(first), len(second))
-    if any(len(models) not in (1, count) for models in (first, second)):
-        raise UsageError(
-            f"{len(first)} models of stage 1 and {len(second)} of stage 2: give as many of one as of the other, or one"
-        )
-    if any(model.settings.policy != second[0].settings.policy for model in second):
-        raise ModelError("the models of stage 2 have different thresholds; give models of one recipe")
-    return [(first[k % len(first)], second[k % len(second)]) for k in range(count)]
-
-
-def _models(paths: Sequence[Path], stage: str) -> list[Model]:
-    wanted: Sequence[Path | None] = paths or [None]
-    return [model for path in wanted for model in load_stage_models(path, stage)]
-
-
-def _run(cases: Sequence[Case], pairs: Sequence[_Pair], engine: Engine, say: Say) -> tuple[_Trial, Failures]:
-    """Every case whose patient some pair has not seen, one at a time; only its tables are kept."""
-    present = cast(TumorPolicy, pairs[0][1].settings.policy)
+def _run(cases: Sequence[Case], panel: Panel, say: Say) -> tuple[_Trial, Failures]:
+    """Every case whose patient is new to models of both stages, one at a time; only its tables are kept."""
+    present = cast(TumorPolicy, panel.tumors[0].settings.policy)
     candidates = CANDIDATES.including(present)
     failures: Failures = {}
     done: list[tuple[tuple[str, ...], CaseTables]] = []
@@ -112,8 +88,7 @@ def _run(cases: Sequence[Case], pairs: Sequence[_Pair], engine: Engine, say: Say
         failures[case.name] = error
         say(f"{case.name}: FAILED: {error}")
 
-    runners = [Runner.of([liver], [tumor], engine) for liver, tumor in pairs]
-    for turn in turns(cases, runners, held_out_only=True, fail=fail):
+    for turn in turns(cases, panel.runner, held_out_only=True, fail=fail):
         liver, tumor = turn.runner.liver, turn.runner.tumor
         assert tumor is not None
         try:

@@ -49,15 +49,11 @@ def model_options(command: Decorated) -> Decorated:
     return liver(tumor(command))
 
 
-def several_models(folder: str) -> Callable[[Decorated], Decorated]:
-    """`--liver` and `--tumor`, as often as there are folds; `folder` says what that of a --folds training is."""
-
-    def add(command: Decorated) -> Decorated:
-        for stage, name in ((2, "--tumor"), (1, "--liver")):
-            told = f"Model file of stage {stage}, once or once a fold; or folder of a training with --folds, {folder}."
-            command = click.option(name, type=EXISTING, multiple=True, help=f"{told}  [default: the installed one]")(
-                command
-            )
-        return command
-
-    return add
+def several_models(command: Decorated) -> Decorated:
+    """`--liver` and `--tumor`, as often as there are models: each patient is run by those that are new to it."""
+    for stage, name in ((2, "--tumor"), (1, "--liver")):
+        told = f"Model file of stage {stage}, or folder of a training with --folds; may be given several times."
+        command = click.option(name, type=EXISTING, multiple=True, help=f"{told}  [default: the installed one]")(
+            command
+        )
+    return command

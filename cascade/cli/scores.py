@@ -47,7 +47,7 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
 @click.command(cls=OneCommand)
 @click.argument("source", type=EXISTING)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder of the report.")
-@several_models("for the mean of its models")
+@several_models
 @click.option("--held-out", is_flag=True, help="Only patients that the models were not trained on.")
 @engine_option
 def report(source: Path, output: Path, **options: Any) -> None:
@@ -58,8 +58,7 @@ def report(source: Path, output: Path, **options: Any) -> None:
     waterfall.csv and lesions.csv; pictures/<case>.png shows each case with
     contours: of truth the liver in blue, tumours in light blue; of the prediction orange and yellow.
 
-    With the models of a cross-validation (--liver and --tumor once a fold, in the same order) each patient is run by
-    those that have not seen it.
+    With the models of a cross-validation each patient is run by the mean of those that have not seen it.
 
     \b
     Example:
@@ -73,15 +72,15 @@ def report(source: Path, output: Path, **options: Any) -> None:
 @click.command(cls=OneCommand)
 @click.argument("source", type=EXISTING)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder of stage 2's models with the new thresholds.")
-@several_models("for each of its models in turn")
+@several_models
 @engine_option
 def tune(source: Path, output: Path, **options: Any) -> None:
     """Choose thresholds on cases the models have not seen.
 
-    SOURCE is a dataset as for `cascade prepare`. Each labelled case is run by models that have not seen its patient:
-    give the folders of two trainings with --folds, or pairs of models. The thresholds of [policy] in stage 2 that
-    score best are written into copies of its models, with the scans that they were chosen on. Also says what
-    they score on patients that they were not chosen on.
+    SOURCE is a dataset as for `cascade prepare`. Each labelled case is run by the mean of those models of each stage
+    that have not seen its patient: give the folders of two trainings with --folds, or files. The thresholds of
+    [policy] in stage 2 that score best are written into copies of its models, with the scans that they were chosen
+    on. Also says what they score on patients that they were not chosen on.
 
     \b
     Example:

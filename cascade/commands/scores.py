@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,15 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
 def report(source: Path, output: Path, **options: Any) -> None:
     """`cascade report`."""
     from cascade.batch import refuse_failures
+    from cascade.engine import pick_engine
     from cascade.stage_report import report_cases
+    from cascade.unseen import Panel
     from evaluate.pictures import png, three_planes
     from evaluate.stage_tables import WRITTEN, report_text, write_account
     from preprocess.layouts import find_cases
 
     require_own(output, WRITTEN, "report.json", "advice", "an account of cascade")
-    runners = _runners(options["liver"], options["tumor"], options["device"])
+    panel = Panel.load(options["liver"], options["tumor"], pick_engine(options["device"]))
     pictures: dict[str, bytes] = {}
 
     def look(case: str, volume: Any, truth: Any, mask: Any) -> None:
@@ -60,25 +61,16 @@ def report(source: Path, output: Path, **options: Any) -> None:
 
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
     started = time.monotonic()
-    account, failures = report_cases(cases, runners, held_out_only=options["held_out"], say=say, look=look)
+    account, failures = report_cases(cases, panel.runner, held_out_only=options["held_out"], say=say, look=look)
     if not (account.accounts or failures):
         raise InputError(f"{source}: no labelled case to report on" + (" is held out" if options["held_out"] else ""))
     if account.accounts:
         seconds = round(time.monotonic() - started, 1)
-        meta = {"models": [runner.models for runner in runners], "seconds": seconds, "failed": list(failures)}
+        models = {"liver": [m.sha256 for m in panel.livers], "tumor": [m.sha256 for m in panel.tumors]}
+        meta = {"models": models, "seconds": seconds, "failed": list(failures)}
         write_account(account, output, meta, pictures)
         click.echo(report_text(account))
     refuse_failures(failures, len(cases))
-
-
-def _runners(livers: Sequence[Path], tumors: Sequence[Path], device: str) -> list[Any]:
-    """A runner for each pair of models; the installed pair when none is given."""
-    from cascade.case import load_runner
-
-    if max(len(livers), len(tumors)) > 1 and len(livers) != len(tumors):
-        raise UsageError(f"{len(livers)} --liver and {len(tumors)} --tumor models: give as many of one as of the other")
-    pairs = list(zip_longest(livers, tumors)) or [(None, None)]
-    return [load_runner(liver, tumor, device, liver_only=False) for liver, tumor in pairs]
 
 
 def tune(source: Path, output: Path, liver: Sequence[Path], tumor: Sequence[Path], device: str) -> None:

@@ -38,6 +38,11 @@ def fake_runner(spacing_mm=(2.0, 2.0, 2.0), minimum_lesion_mm3=0.0, tumor=True):
     )
 
 
+def choice(runner):
+    """What runs each patient with `runner`, as `cascade.unseen.Panel` does where it has one model of each stage."""
+    return lambda known_by: (runner, known_by.isdisjoint(runner.trained_on))
+
+
 def scene():
     """HU (z, y, x) = (20, 26, 32) with an off-centre liver of 100 HU and in it a tumour of 200 HU."""
     hu = np.full((20, 26, 32), -100, np.int16)

@@ -14,8 +14,6 @@ from cascade.checkpoint import load_model, load_stage_models, save_model
 from cascade.cli import run_command
 from cascade.settings import load_settings
 from cascade.stages import STAGES
-from cascade.tune import model_pairs
-from preprocess.errors import ModelError, UsageError
 from preprocess.io import read_scan
 from preprocess.layouts import read_label
 from preprocess.volume import content_id
@@ -173,30 +171,26 @@ def test_a_folder_that_holds_models_is_left_alone(source, folds, capsys):
     assert "holds models already; choose another -o" in capsys.readouterr().err
 
 
-def test_models_are_paired_fold_by_fold_or_one_with_each(folds, tmp_path):
-    livers, tumors = (load_stage_models(folds[stage], stage) for stage in ("liver", "tumor"))
-    one = folds["liver"] / "fold-1" / "best.safetensors"
-
-    def pairs(*paths):
-        return [(liver.sha256, tumor.sha256) for liver, tumor in model_pairs(*paths)]
-
-    fold_by_fold = [(liver.sha256, tumor.sha256) for liver, tumor in zip(livers, tumors, strict=True)]
-    assert pairs([folds["liver"]], [folds["tumor"]]) == fold_by_fold
-    files = [[folds[stage] / f"fold-{k}" / "best.safetensors" for k in (0, 1)] for stage in ("liver", "tumor")]
-    assert pairs(*files) == fold_by_fold
-    assert pairs([one], [folds["tumor"]]) == [(livers[1].sha256, tumor.sha256) for tumor in tumors]
-    with pytest.raises(UsageError, match="3 models of stage 1 and 2 of stage 2: give as many"):
-        model_pairs([folds["liver"], one], [folds["tumor"]])
-
-
-def test_models_with_different_thresholds_are_refused(folds):
+def test_models_with_different_thresholds_are_refused(source, folds, tmp_path, capsys):
     path = folds["tumor"] / "fold-1" / "best.safetensors"
-    model = load_model(path, STAGES["tumor"])
-    policy = replace(model.settings.policy, tumor_peak=0.9)
-    save_model(path, replace(model, recipe={**model.recipe, "policy": asdict(policy)}))
-    files = [folds["tumor"] / f"fold-{k}" / "best.safetensors" for k in (0, 1)]
-    with pytest.raises(ModelError, match="the models of stage 2 have different thresholds"):
-        model_pairs([folds["liver"]], files)
+    with_thresholds(path, 0.9)
+    files = [f"--tumor={folds['tumor'] / f'fold-{k}' / 'best.safetensors'}" for k in (0, 1)]
+    asked = ["tune", str(source), "-o", str(tmp_path / "tuned"), "--liver", str(folds["liver"]), *files]
+    assert run_command(asked) == 4
+    assert "the models of --tumor differ in preparation or policy; give models of one recipe" in capsys.readouterr().err
+
+
+def test_several_models_of_a_fold_are_tuned_together(source, folds, tmp_path, capsys):
+    # Fold 0 says tumour with 0.5, the other training of it with nearly 1, so both with 0.75 on a and b: the geometric
+    # mean with a sure liver is 0.87, which the recipe's peak drops and 0.85 does not. Fold 1 says none of c.
+    again = folds_at(tmp_path / "again", "tumor", [[content(source, "c")]], (9.0,))
+    asked = ["tune", str(source), "-o", str(tmp_path / "tuned"), *options(folds), "--tumor", str(again)]
+    assert run_command(asked) == 0
+    table = json.loads((tmp_path / "tuned" / "tune.json").read_text())
+    assert [row["present"]["tumor_dice"] for row in table["by_case"]] == [0, 0, 0]
+    assert [row["chosen"]["tumor_dice"] for row in table["by_case"]] == pytest.approx([2 / 3, 2 / 3, 0], abs=1e-2)
+    assert 0.6 < table["policy"]["chosen"]["tumor_peak"] <= 0.85
+    assert len(load_stage_models(tmp_path / "tuned", "tumor")) == 3
 
 
 def test_run_takes_folders_of_folds_as_ensembles(tmp_path, capsys):
