@@ -4,12 +4,12 @@
 
 SCANS is what `cascade prepare` takes. Every row has as many steps: "whole" spends them on one network, the others a
 third on stage 1, which they share, and the rest on stage 2. All networks are the recipe's, but half as wide, on patches
-and windows of 64^3, and at 2 mm where stage 2 is, so that a core gets somewhere: 1100 steps take it about a quarter of
-an hour in float32. `benchmarks.ablation_rows` says what each row changes. The scans held out are then predicted whole,
-with the same thresholds and clean-up, and scored on their own grids; lesions are found when they are touched. So short
-trainings are seldom sure enough of a tumour for these thresholds: beside it stands the Dice of all tumour voxels in the
-liver, without clean-up, from the threshold on that suits the row and seed best, chosen on the scored scans. What was
-trained is kept in OUT, and not trained again; a training that was stopped goes on.
+of 64^3 and in windows of 96^3, and at 2 mm where stage 2 is, so that a core gets somewhere: 1100 steps take it about a
+quarter of an hour in float32. `benchmarks.ablation_rows` says what each row changes. The scans held out are then
+predicted whole, with the same thresholds and clean-up, and scored on their own grids; lesions are found when they are
+touched. So short trainings are seldom sure enough of a tumour for these thresholds: beside it stands the Dice of all
+tumour voxels in the liver, without clean-up, from the threshold on that suits the row and seed best, chosen on the
+scored scans. What was trained is kept in OUT, and not trained again; a training that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SMALL = [
     "network.features=[16, 32, 64, 80]",
     "sampling.patch=[64, 64, 64]",
     "sampling.batch=2",
-    "window.size=[64, 64, 64]",
+    "window.size=[96, 96, 96]",
     "training.validations=1",
 ]
 CHANGED = {

@@ -172,11 +172,9 @@ def test_every_row_of_the_ablation_puts_back_what_it_changed_and_has_settings_th
     assert changed == (Sampler._patch, cascade.pipeline.refine, cascade.training_state.unet, cascade.checkpoint.unet)
     stage = "liver" if name == ablation.LIVER else "tumor"
     changes = ablation_rows.ROWS[name].changes if name != ablation.LIVER else ()
-    assert (
-        ablation.small_settings(stage, *changes).window.size
-        == ablation.small_settings(stage).sampling.patch
-        == (64, 64, 64)
-    )
+    settings = ablation.small_settings(stage, *changes)
+    assert settings.sampling.patch == (64, 64, 64)
+    assert settings.window.size == (96, 96, 96)
 
 
 def test_the_threshold_that_suits_a_seed_best_is_that_of_the_mean_over_its_scans():
