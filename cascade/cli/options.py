@@ -43,7 +43,7 @@ def engine_option(command: Decorated) -> Decorated:
 def model_options(command: Decorated) -> Decorated:
     """`--liver` and `--tumor`, one file or folder each."""
     kinds = "or folder of a training with --folds: the mean of its models, each at its own cost in time."
-    default = "[default: the installed one]"
+    default = "[default: as installed]"
     liver = click.option("--liver", type=EXISTING, help=f"Model file of stage 1, {kinds}  {default}")
     tumor = click.option("--tumor", type=EXISTING, help=f"Model file of stage 2, {kinds}  {default}")
     return liver(tumor(command))
@@ -53,7 +53,5 @@ def several_models(command: Decorated) -> Decorated:
     """`--liver` and `--tumor`, as often as there are models: each patient is run by those that are new to it."""
     for stage, name in ((2, "--tumor"), (1, "--liver")):
         told = f"Model file of stage {stage}, or folder of a training with --folds; may be given several times."
-        command = click.option(name, type=EXISTING, multiple=True, help=f"{told}  [default: the installed one]")(
-            command
-        )
+        command = click.option(name, type=EXISTING, multiple=True, help=f"{told}  [default: as installed]")(command)
     return command
