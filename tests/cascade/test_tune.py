@@ -92,13 +92,12 @@ def test_the_chosen_thresholds_stand_in_models_that_can_be_used(source, folds, t
         assert new.scores["policy"]["patients"] == 3
         assert new.scores["policy"]["chosen"]["tumor_dice"] == pytest.approx(0.4444, abs=1e-3)
     # From now on these scans have been used to choose by.
-    pairs = [
-        f"--{s}={p / f'fold-{k}' / 'best.safetensors'}"
-        for k in (0, 1)
-        for s, p in (("liver", folds["liver"]), ("tumor", out))
-    ]
-    assert run_command(["report", str(source), "-o", str(tmp_path / "report"), "--held-out", *pairs]) == 0
+    tuned = ["--liver", str(folds["liver"]), "--tumor", str(out)]
+    assert run_command(["report", str(source), "-o", str(tmp_path / "report"), "--held-out", *tuned]) == 0
     assert "note: a model or its thresholds were chosen on a, b, c: slightly" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [case["held_out"] for case in report["cases"]] == [True] * 3
+    assert {stage: len(set(hashes)) for stage, hashes in report["meta"]["models"].items()} == {"liver": 2, "tumor": 2}
 
 
 def test_one_pair_is_tuned_on_what_it_has_not_seen(source, tmp_path, capsys):
