@@ -44,8 +44,6 @@ from preprocess.components import largest
 from preprocess.prepared import PreparedCase, load_dataset
 
 THRESHOLDS = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 0.95]
-#: A window of prediction, larger than the patches: less of it is border.
-WINDOW = "window.size=[96, 96, 96]"
 #: Instead of a fold: trained on all livers, but on no true tumour.
 PAINTED = "painted"
 Scores = Mapping[str, Any]
@@ -90,7 +88,7 @@ def main() -> None:
 
 def _one(out: Path, stage: str, name: str, changes: Sequence[str], fold: str) -> dict[str, Scores]:
     """The scores of the cases that `fold` holds out, by their names; of all where only painted tumours were shown."""
-    dataset, settings = load_dataset(out / "cascade"), small_settings(stage, WINDOW, *changes)
+    dataset, settings = load_dataset(out / "cascade"), small_settings(stage, *changes)
     if fold == PAINTED:
         with ablation_rows.painted_only():
             trained(out / name, dataset, STAGES[stage], settings, "all")

@@ -7,7 +7,7 @@ scans the weights have seen. The state to resume a training is a second file of 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -161,11 +161,14 @@ def load_stage_models(path: Path | None, name: str) -> tuple[Model, ...]:
     else:
         files = [path]
     models = tuple(load_model(file, STAGES[name]) for file in files)
-    for model in models[1:]:
-        if (model.preparation, model.settings.policy) != (models[0].preparation, models[0].settings.policy):
-            where = path or files[0].parent
-            raise ModelError(f"{where}: its models differ in preparation or policy; train all folds with one recipe")
+    refuse_differing(models, f"{path or files[0].parent}: its models", "train all folds with one recipe")
     return models
+
+
+def refuse_differing(models: Sequence[Model], named: str, remedy: str) -> None:
+    """Raise ModelError, in which they are so `named`, for models that prepare scans, or decide, in different ways."""
+    if any((m.preparation, m.settings.policy) != (models[0].preparation, models[0].settings.policy) for m in models):
+        raise ModelError(f"{named} differ in preparation or policy; {remedy}")
 
 
 def _of_folds(path: Path) -> list[Path]:

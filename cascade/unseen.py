@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 
 from cascade.case import Runner
-from cascade.checkpoint import Model, load_stage_models
+from cascade.checkpoint import Model, load_stage_models, refuse_differing
 from cascade.engine import Engine
 from cascade.machine import as_cascade_error
 from preprocess.cases import Case
-from preprocess.errors import CascadeError, ModelError
+from preprocess.errors import CascadeError
 from preprocess.io import read_scan
 from preprocess.volume import Volume, content_id
 
@@ -57,8 +57,7 @@ def _alike(paths: Sequence[Path], stage: str) -> tuple[Model, ...]:
     wanted: Sequence[Path | None] = paths or [None]
     each = {model.sha256: model for path in wanted for model in load_stage_models(path, stage)}  # a file twice is one
     models = tuple(each.values())
-    if any((m.preparation, m.settings.policy) != (models[0].preparation, models[0].settings.policy) for m in models):
-        raise ModelError(f"the models of --{stage} differ in preparation or policy; give models of one recipe")
+    refuse_differing(models, f"the models of --{stage}", "give models of one recipe")
     return models
 
 
