@@ -99,6 +99,7 @@ def _given(job: Job) -> dict[str, object]:
         "--minutes": job.minutes,
         "--resume": job.resume,
         "--init": job.init and job.init.sha256,
+        "--teacher": job.teachers and job.teachers.names,
     }
 
 
@@ -221,6 +222,7 @@ def _accumulated(state: State, batch: Batch, job: Job) -> float:
 
 def _sums(state: State, batch: Batch, job: Job) -> Tensor:
     dtype = autocast_dtype(job.device)
+    batch = job.teachers.taught(batch) if job.teachers else batch
     image, target, trust = (tensor.to(job.device) for tensor in (batch.image, batch.target, batch.trust))
     with torch.autocast(job.device.type, dtype, enabled=dtype is not None):
         outputs = state.network.outputs(image)

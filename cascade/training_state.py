@@ -24,6 +24,7 @@ from cascade.optimizers import optimizer_for
 from cascade.ranks import Ranks
 from cascade.settings import Network, Settings, as_table
 from cascade.stages import Stage
+from cascade.teachers import Teachers
 from cascade.tensorfile import TensorFile, read_tensors, write_tensors
 from cascade.unet import UNet3d, unet
 from cascade.validation import Validation
@@ -40,8 +41,8 @@ class Job:
     """One training: what, on which cases, for how long (`minutes`, or else `settings.training.steps`), into where.
 
     `planned_steps` are those of the settings where the user gave another number for this run alone.
-    `init` is the model that a new run begins from; a resumed one does not need it. `ranks`: this process among those
-    that train together; only the first touches `folder`.
+    `init` is the model that a new run begins from; a resumed one does not need it, but its `teachers` again. `ranks`:
+    this process among those that train together; only the first touches `folder`.
     """
 
     stage: Stage
@@ -55,6 +56,7 @@ class Job:
     planned_steps: int | None = None
     resume: bool = False
     init: Model | None = None
+    teachers: Teachers | None = None
 
     @property
     def device(self) -> torch.device:
@@ -98,7 +100,11 @@ def fresh_state(job: Job) -> State:
     average = _network(job)
     average.load_state_dict(network.state_dict())
     scaler = torch.amp.GradScaler(job.device.type, enabled=autocast_dtype(job.device) == torch.float16)
-    return State(network, average, optimizer, scaler=scaler, **state_of_init)
+    state = State(network, average, optimizer, scaler=scaler, **state_of_init)
+    if job.teachers:
+        seen = job.teachers.trained_on | job.teachers.chosen_on
+        state.warnings += _seen_before("--teacher", seen, job)
+    return state
 
 
 def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:
@@ -115,11 +121,13 @@ def _begin_from(model: Model, network: UNet3d, job: Job) -> dict[str, Any]:
     if (learned := model.preparation.spacing_mm) != (spacing := job.preparation.spacing_mm):
         warnings.append(f"--init: the model learned at {list(learned)} mm, these scans are prepared at {list(spacing)}")
     network.load_state_dict(dict(model.weights), strict=False)  # the outputs that only training has stay as they are
-    seen = {*model.trained_on, *model.chosen_on}
-    known = [case.name for case in job.held_out if seen.intersection(case.known_by)]
-    if known:
-        warnings.append(f"--init has seen {listed(known)}, which is held out here: its score is no score")
+    warnings += _seen_before("--init", {*model.trained_on, *model.chosen_on}, job)
     return {"begun_from": (model.trained_on, model.chosen_on), "warnings": tuple(warnings)}
+
+
+def _seen_before(option: str, seen: set[str], job: Job) -> tuple[str, ...]:
+    known = [case.name for case in job.held_out if seen.intersection(case.known_by)]
+    return (f"{option} has seen {listed(known)}, which is held out here: its score is no score",) if known else ()
 
 
 def _spoken(network: Network) -> str:
@@ -159,6 +167,7 @@ def save_state(job: Job, state: State) -> None:
         "stage": job.stage.name,
         "settings": as_table(job.settings),
         "cases": [c.survey.content for c in job.train],
+        "teachers": job.teachers.names if job.teachers else [],
     }
     _keep_previous(job.folder)
     write_tensors(job.folder / RESUME, tensors, header)
@@ -253,6 +262,8 @@ def _refuse_other(path: Path, header: dict[str, Any], job: Job) -> None:
         raise ModelError(f"{path}: made with other settings ({', '.join(changed)}); leave them as they were")
     if header["cases"] != [c.survey.content for c in job.train]:
         raise ModelError(f"{path}: made with other training cases; give the same DATA and --fold, or another -o")
+    if header.get("teachers", []) != (job.teachers.names if job.teachers else []):
+        raise ModelError(f"{path}: made with other teachers; give the same --teacher, or another -o")
 
 
 def _best_so_far(job: Job) -> tuple[float, tuple[str, ...]]:
@@ -294,9 +305,11 @@ def _plain(value: Any) -> Any:
 def model_of(job: Job, state: State, result: Validation | None, *, chosen: bool = False) -> Model:
     """The running mean of the weights as a model; `chosen`: picked by its score on the held-out cases.
 
-    What the model it began from has seen, it has seen too.
+    What the model it began from and its teachers have seen, it has seen too.
     """
-    trained_on, chosen_on = state.begun_from or ((), ())
+    trained_on, chosen_on = map(set, state.begun_from or ((), ()))
+    if job.teachers:
+        trained_on, chosen_on = trained_on | job.teachers.trained_on, chosen_on | job.teachers.chosen_on
     picked_on = [known for case in job.held_out for known in case.known_by] if chosen else []
     return Model(
         stage=job.stage,

@@ -17,6 +17,13 @@ def _training_options(command: Decorated) -> Decorated:
             is_flag=True,
             help="Go on where the run in -o stopped, to where it was to end, or to another --steps or --minutes.",
         ),
+        click.option(
+            "--teacher",
+            "teachers",
+            type=EXISTING,
+            multiple=True,
+            help="Learn from what this model says too, or, repeated, the mean of several; --resume needs them again.",
+        ),
         click.option("--init", type=EXISTING, help="Begin from this model's weights, e.g. to refine it on own scans."),
         click.option("--steps", type=click.IntRange(1), help="Stop after so many steps.  [default: from the settings]"),
         click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop by time and not by steps."),

@@ -86,6 +86,7 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, like: Path | 
     from cascade.locks import locked
     from cascade.plan_file import settings_for
     from cascade.stages import STAGES
+    from cascade.teachers import Teachers
     from cascade.training import train as work
     from cascade.training_state import BEST, LAST, RESUME, Job
     from preprocess.prepared import load_dataset
@@ -94,19 +95,21 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, like: Path | 
         raise UsageError("--minutes and --steps exclude each other: give one")
     if options["init"] and options["resume"]:
         raise UsageError("--init and --resume exclude each other: a run that is resumed remembers what it began from")
-    dataset = load_dataset(data)
+    stage, dataset = STAGES[stage_name], load_dataset(data)
     settings = settings_for(data, stage_name, dataset, options["configs"], options["assignments"])
     planned = settings.training.steps
     steps, minutes = _limit(run if options["resume"] else like, planned, ranks, **options)
     settings = replace(settings, training=replace(settings.training, steps=steps))
     training, held_out = split_by_fold(dataset.cases, options["fold"] or "0/5")
+    prepared = dataset.preparations[stage_name]
+    teachers = [load_model(path, stage) for path in options["teachers"]]
     with locked(run) if ranks.first else nullcontext():
         if ranks.first and not options["resume"] and any((run / name).exists() for name in (RESUME, BEST, LAST)):
             raise UsageError(f"{run}: holds a run already; use --resume to go on with it or another -o")
         job = Job(
-            stage=STAGES[stage_name],
+            stage=stage,
             settings=settings,
-            preparation=dataset.preparations[stage_name],
+            preparation=prepared,
             train=training,
             held_out=held_out,
             folder=run,
@@ -114,7 +117,8 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, like: Path | 
             minutes=minutes,
             planned_steps=planned,
             resume=options["resume"],
-            init=load_model(options["init"], STAGES[stage_name]) if options["init"] else None,
+            init=load_model(options["init"], stage) if options["init"] else None,
+            teachers=Teachers.of(teachers, prepared, settings.training.teacher_share, ranks.device),
         )
         if not ranks.first:
             work(job, lambda *_: None)

@@ -159,15 +159,17 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Training:
-    """How long, how often to look at held-out cases, and the seed of everything random."""
+    """How long, how often to look at held-out cases, the seed of everything random; the share of `cascade.teachers`."""
 
     steps: int
     validations: int
     seed: int
+    teacher_share: float
 
     def __post_init__(self) -> None:
         check(self.steps > 0 and self.validations > 0, "training.steps and training.validations must be positive")
         check(self.seed >= 0, f"training.seed = {self.seed} must not be negative")
+        check(0 <= self.teacher_share <= 1, f"training.teacher_share = {self.teacher_share} must lie in 0..1")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_a_model_file_says_by_itself_what_it_is(model, tmp_path):
     save_model(path, model)
     read = load_model(path, LIVER)
     assert read.settings == model.settings
-    assert read.recipe["training"] == {"steps": 4, "validations": 2, "seed": 1}
+    assert read.recipe["training"] == {"steps": 4, "validations": 2, "seed": 1, "teacher_share": 0.5}
     assert read.preparation == Preparation((3.0, 2.0, 1.5), (-160.0, 240.0))
     assert read.scores == {"steps": 7, "held_out": [{"liver": 0.5}]}
     assert (read.trained_on, read.chosen_on) == (("aa", "bb"), ("cc",))

@@ -164,7 +164,7 @@ def test_two_processes_have_the_losses_the_scores_and_the_model_of_one(stage, to
         assert row.pop("lesions", None) == wanted.pop("lesions", None)
         assert row == pytest.approx(wanted, abs=1e-3)
     for row, wanted in zip(log_without_seconds(folder / stage), log_without_seconds(job.folder), strict=True):
-        assert row == pytest.approx(wanted, abs=1e-3)
+        assert row == pytest.approx(wanted, abs=4e-3)  # sums in another order: of 604 voxels one or two lie at .5
     ours, theirs = (load_model(f / "last.safetensors", STAGES[stage]) for f in (job.folder, folder / stage))
     assert all(torch.allclose(ours.weights[name], theirs.weights[name], atol=2e-3) for name in ours.weights)
     assert theirs.trained_on == ours.trained_on

@@ -65,7 +65,7 @@ def test_files_lie_over_the_recipe_in_order_and_assignments_over_all(tmp_path):
     one = write(tmp_path, "[training]\nsteps = 10\nvalidations = 3\nseed = 5\n", "1.toml")
     two = write(tmp_path, "[training]\nsteps = 20\nvalidations = 4\n", "2.toml")
     both = load_settings("liver", [one, two], ["training.steps=30", "policy.threshold=0.25"])
-    assert dataclasses.astuple(both.training) == (30, 4, 5)
+    assert dataclasses.astuple(both.training) == (30, 4, 5, load_settings("liver").training.teacher_share)
     assert both.policy.threshold == 0.25
     assert both.window == load_settings("liver").window
     assert load_settings("liver", [two, one]).training.steps == 10
@@ -116,7 +116,8 @@ def test_a_word_needs_no_quotes_which_a_shell_takes_away():
 
 def test_an_unknown_key_names_the_file_the_table_the_key_and_the_known_keys(tmp_path):
     path = write(tmp_path, "[training]\nstep = 10\n")
-    assert message(files=[path]) == f"{path}: unknown key training.step; known here: steps, validations, seed"
+    known = "steps, validations, seed, teacher_share"
+    assert message(files=[path]) == f"{path}: unknown key training.step; known here: {known}"
 
 
 def test_an_unknown_table_names_the_file_and_the_known_tables(tmp_path):
@@ -183,6 +184,8 @@ def test_values_of_the_wrong_kind_are_refused(assignment, end):
         ("augmentation.contrast=1.5", "augmentation.scale and augmentation.contrast must be below 1"),
         ("training.steps=0", "training.steps and training.validations must be positive"),
         ("training.validations=0", "training.steps and training.validations must be positive"),
+        ("training.teacher_share=-0.1", "training.teacher_share = -0.1 must lie in 0..1"),
+        ("training.teacher_share=1.5", "training.teacher_share = 1.5 must lie in 0..1"),
         ("window.size=[8, 8, 0]", "window.size = (8, 8, 0) must be positive"),
         ("window.step=0.0", "window.step = 0.0 must lie in 0..1"),
         ("window.step=1.1", "window.step = 1.1 must lie in 0..1"),
