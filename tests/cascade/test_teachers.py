@@ -5,11 +5,13 @@ import torch
 
 from cascade.batches import Batch
 from cascade.checkpoint import load_model
+from cascade.cli import run_command
 from cascade.stages import STAGES
 from cascade.teachers import Teachers
+from cascade.tensorfile import read_tensors
 from cascade.training import train
 from preprocess.errors import ModelError
-from tests.made_training import QUIET, dataset_at, job_at, model_at
+from tests.made_training import QUIET, TINY, dataset_at, job_at, model_at
 
 CPU = torch.device("cpu")
 #: Logits whose probabilities are 1/2, 3/4 and 1/4.
@@ -111,3 +113,16 @@ def test_a_training_goes_on_with_the_same_alone(tmp_path):
         with pytest.raises(ModelError, match="made with other teachers; give the same --teacher, or another -o"):
             train(replace(again, teachers=differing), QUIET)
     assert train(replace(again, teachers=Teachers.of([other, one], one.preparation, 0.5, CPU)), QUIET).steps == 6
+
+
+def test_the_command_takes_them_for_all_folds_and_asks_for_them_again(tmp_path, capsys):
+    words = [word for setting in (*TINY, "training.validations=1") for word in ("--set", setting)]
+    of = ["--teacher", str(model_at(tmp_path / "a", "tumor")), "--teacher", str(model_at(tmp_path / "b", "tumor"))]
+    command = ["train-tumor", str(dataset_at(tmp_path / "data")), "-o", str(tmp_path / "run"), "--folds", "2", *words]
+    assert run_command([*command, *of]) == 0
+    states = [read_tensors(tmp_path / "run" / f"fold-{k}" / "resume.safetensors").header for k in range(2)]
+    assert [len(state["teachers"]) for state in states] == [2, 2]
+    capsys.readouterr()
+    assert run_command([*command, *of[:2], "--resume"]) == 4
+    assert "made with other teachers; give the same --teacher" in capsys.readouterr().err
+    assert run_command([*command, *of, "--resume"]) == 0
