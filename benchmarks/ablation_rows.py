@@ -240,4 +240,6 @@ def _by_one(volume: Volume, stage: TumorStage, kept: _Kept) -> LabelMap:
     coarse = CoarseLiver(liver, liver >= stage.policy.liver_threshold, grid, found=True)
     box = Box.whole(volume.grid)
     fused = kept.fuse(coarse, RoiProbabilities(liver, classes[1], grid), volume.grid, box, stage.policy)
-    return clean_up(credible(fused, volume, stage.policy.minimum_contrast_hu), stage.policy.minimum_lesion_mm3)[0]
+    policy = stage.policy
+    fused = credible(fused, volume, policy.minimum_contrast_hu)
+    return clean_up(fused, policy.minimum_lesion_mm3, volume, policy.outline_share)[0]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.components import components, fill_holes, largest, without_small
+from preprocess.components import components, fill_holes, largest
 from preprocess.geometry import Box, Grid
 from preprocess.lesions import AROUND_MM, without_contrast
+from preprocess.outlines import Seen, outlined
 from preprocess.resample import FloatArray, slabs
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
@@ -29,7 +30,7 @@ class Fused:
 
     `tumor` may lie outside `liver`; `labels` holds only the tumour inside it. `agreement` is the Dice of both stages'
     livers before they were fused, None where there was one stage. `sure` is where tumour is certain enough for a lesion
-    to count, None where every one does.
+    to count, None where every one does; `possible` is where one that counts may reach, None where it stays as it is.
     """
 
     liver: Mask
@@ -37,6 +38,7 @@ class Fused:
     grid: Grid
     agreement: float | None = None
     sure: Mask | None = None
+    possible: Mask | None = None
 
     @property
     def labels(self) -> LabelMap:
@@ -55,7 +57,7 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
     decides.
     """
     grid = full.cropped(box)
-    liver, tumor, sure = (np.empty(grid.shape, bool) for _ in range(3))
+    liver, tumor, sure, possible = (np.empty(grid.shape, bool) for _ in range(4))
     both = size = 0
     weight = policy.stage2_weight
     least = pooled_threshold(policy.liver_threshold, weight)
@@ -63,10 +65,11 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
         liver[z] = pool_factor(p1, weight) * p2 >= least
         tumor[z] = p1 * p_tumor >= policy.tumor_threshold**2
         sure[z] = p1 * p_tumor >= policy.tumor_peak**2
+        possible[z] = p1 * p_tumor >= policy.outline_threshold**2
         one, two = p1 >= policy.liver_threshold, p2 >= policy.liver_threshold
         both += int(np.count_nonzero(one & two))
         size += int(np.count_nonzero(one) + np.count_nonzero(two))
-    return Fused(liver, tumor, grid, 2 * both / max(1, size), sure)
+    return Fused(liver, tumor, grid, 2 * both / max(1, size), sure, possible)
 
 
 def credible(fused: Fused, roi: Volume, minimum_hu: float) -> Fused:
@@ -118,12 +121,15 @@ def liver_alone(coarse: CoarseLiver, full: Grid, box: Box, threshold: float) -> 
     return Fused(liver, np.zeros_like(liver), full.cropped(box))
 
 
-def clean_up(fused: Fused, minimum_lesion_mm3: float) -> tuple[LabelMap, tuple[str, ...]]:
+def clean_up(
+    fused: Fused, minimum_lesion_mm3: float, roi: Volume | None = None, outline_share: float = 0.0
+) -> tuple[LabelMap, tuple[str, ...]]:
     """The final classes and warnings.
 
     Liver: the largest 6-connected part, with its holes filled; other parts are dropped, one of at least `NOTABLE_SHARE`
-    of the largest with a warning. Tumour: inside that liver, parts of at least `minimum_lesion_mm3` that are sure
-    somewhere.
+    of the largest with a warning. Tumour: inside that liver, parts that are sure somewhere, drawn anew by the HU of
+    `roi`, the scan on the grid of `fused`, unless `outline_share` is 0 (see `preprocess.outlines`), if they have
+    `minimum_lesion_mm3` then.
     """
     numbered, sizes = components(fused.liver)
     order = np.argsort(-sizes[1:], kind="stable") + 1
@@ -132,8 +138,30 @@ def clean_up(fused: Fused, minimum_lesion_mm3: float) -> tuple[LabelMap, tuple[s
     if len(order) > 1 and sizes[order[1]] >= NOTABLE_SHARE * sizes[order[0]]:
         ml = [float(sizes[k] * fused.grid.voxel_ml) for k in order[:2]]
         warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
-    tumor = without_small(fused.tumor & liver, minimum_lesion_mm3 / (1000 * fused.grid.voxel_ml), fused.sure)
-    return _classes(liver, tumor, fused.grid), tuple(warnings)
+    return _classes(liver, _lesions(fused, liver, minimum_lesion_mm3, roi, outline_share), fused.grid), tuple(warnings)
+
+
+def _lesions(fused: Fused, liver: Mask, minimum_mm3: float, roi: Volume | None, share: float) -> Mask:
+    """The tumours that count inside `liver`, as they are drawn in the end."""
+    out = np.zeros_like(liver)
+    box = Box.around(fused.tumor & liver)
+    if box is None:
+        return out
+    near = box.grown(AROUND_MM[1], fused.grid).slices
+    inside = liver[near]
+    tumor = fused.tumor[near] & inside
+    parts, sizes = components(tumor)
+    keep = np.ones(len(sizes), bool)
+    if fused.sure is not None:
+        keep = np.bincount(parts[fused.sure[near]], minlength=len(sizes)) > 0
+    keep[0] = False
+    if roi is not None and fused.possible is not None and share:
+        seen = Seen(fused.possible[near] & inside, inside & ~tumor, roi.array[near], fused.grid.spacing_mm)
+        parts = outlined(parts, keep, seen, share)
+        sizes = np.bincount(parts.ravel(), minlength=len(sizes))
+    keep &= sizes >= minimum_mm3 / (1000 * fused.grid.voxel_ml) - 1e-6  # to a millionth: it is a quotient
+    out[near] = keep[parts]
+    return out
 
 
 def final_liver(liver: Mask) -> Mask:

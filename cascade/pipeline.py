@@ -124,7 +124,8 @@ def segment(volume: Volume, liver: LiverStage, tumor: TumorStage | None, watch: 
     _LOG.info("region of interest %s..%s of %s (z, y, x)", box.start, box.stop, volume.grid.shape)
     fused = _fused(volume, coarse, box, (liver, tumor), watch)
     with watch.step("merge"):
-        labels, warnings = clean_up(fused, tumor.policy.minimum_lesion_mm3 if tumor else 0)
+        least, share = (tumor.policy.minimum_lesion_mm3, tumor.policy.outline_share) if tumor else (0.0, 0.0)
+        labels, warnings = clean_up(fused, least, volume.cropped(box), share)
     if not labels.array.any() or labels.ml(1) < policy.minimum_ml:  # stage 2 denies most of it
         doubt = _overlooked(coarse, volume, watch, fused.agreement)
         return replace(nothing, box=box, fused=fused, warnings=doubt)

@@ -20,6 +20,7 @@ from preprocess.cases import Case
 from preprocess.components import components
 from preprocess.geometry import Box, Index, Triple, index3
 from preprocess.lesions import AROUND_MM, without_contrast
+from preprocess.outlines import Seen, outlined
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 from stage1_liver.predict import find_liver
 from stage2_tumor.recipe import TumorPolicy
@@ -127,8 +128,8 @@ def sweep(
 class _Seen:
     """The region of interest and, in it, how many liver thresholds, tumour thresholds and peaks are reached.
 
-    `tumor`, `peak` and `hu` are cut to `spot`, the part of the region that is tumour at the lowest threshold, and its
-    surroundings.
+    `tumor`, `peak`, `possible` (where a lesion may reach) and `hu` are cut to `spot`, the part of the region that is
+    tumour at the lowest threshold, and its surroundings.
     """
 
     box: Box
@@ -137,14 +138,23 @@ class _Seen:
     tumor: _Levels
     peak: _Levels
     peaks: int
+    possible: Mask
     hu: NDArray[Any]
     spacing_mm: Triple
     minimum_hu: float
+    outline_share: float
 
     def credible(self, liver: Mask, threshold: int) -> Mask:
         """Where in `spot` a tumour may count, as `cascade.merge.credible` has it."""
         tumor = self.tumor > threshold
         return ~without_contrast(tumor & liver, liver & ~tumor, self.hu, self.spacing_mm, self.minimum_hu)
+
+    def drawn(self, parts: NDArray[np.int32], wanted: Mask, liver: Mask) -> NDArray[np.int32]:
+        """The numbered `parts` as `cascade.merge.clean_up` draws those that are `wanted`; `liver` is cut to `spot`."""
+        if not self.outline_share:
+            return parts
+        seen = Seen(self.possible & liver, liver & (parts == 0), self.hu, self.spacing_mm)
+        return outlined(parts, wanted, seen, self.outline_share)
 
     @staticmethod
     def of(volume: Volume, stages: tuple[LiverStage, TumorStage], candidates: Candidates) -> _Seen | None:
@@ -159,10 +169,12 @@ class _Seen:
         fine = refine(roi, rough.liver, tumor)
         weight = tumor.policy.stage2_weight
         of_liver, of_tumor, of_peak = (np.empty(box.shape, np.uint8) for _ in range(3))
+        possible = np.empty(box.shape, bool)
         for z, (p1, p2, p_tumor) in enumerate(probabilities(coarse, fine, volume.grid, box)):
             of_liver[z] = _reached(pool_factor(p1, weight) * p2, candidates.liver_threshold, weight)
             of_tumor[z] = _reached(p1 * p_tumor, candidates.tumor_threshold)
             of_peak[z] = _reached(p1 * p_tumor, candidates.tumor_peak)
+            possible[z] = p1 * p_tumor >= tumor.policy.outline_threshold**2
         spot = (Box.around(of_tumor) or Box((0, 0, 0), (1, 1, 1))).grown(AROUND_MM[1], roi.grid).slices
         return _Seen(
             box,
@@ -171,9 +183,11 @@ class _Seen:
             of_tumor[spot].copy(),
             of_peak[spot].copy(),
             len(candidates.tumor_peak),
+            possible[spot].copy(),
             roi.array[spot],
             roi.grid.spacing_mm,
             tumor.policy.minimum_contrast_hu,
+            tumor.policy.outline_share,
         )
 
 
@@ -219,12 +233,14 @@ def _tumor_tables(
     threshold, credible = at_threshold
     numbered, sizes = components((seen.tumor > threshold) & liver[seen.spot])
     at = numbered > 0
+    peak = np.zeros(len(sizes), np.uint8)
+    np.maximum.at(peak, numbered[at], (seen.peak * credible)[at])
+    numbered = seen.drawn(numbered, peak > 0, liver[seen.spot])
+    at = numbered > 0
     part, true = numbered[at], lesions.numbers[seen.spot][at]
+    sizes = np.bincount(part, minlength=len(sizes))
     right = np.bincount(part[true > 0], minlength=len(sizes))
     touches = np.unique(np.stack([part, true])[:, true > 0], axis=1)
-    peak = np.zeros(len(sizes), np.uint8)
-    np.maximum.at(peak, part, (seen.peak * credible)[at])
-    sizes[0] = 0
     out = np.empty((3, seen.peaks, len(minimum_voxels)))
     for p in range(seen.peaks):
         for m, minimum in enumerate(minimum_voxels):

@@ -29,21 +29,6 @@ def largest(mask: Mask) -> Mask:
     return np.asarray(parts == 1 + int(np.argmax(sizes[1:])))
 
 
-def without_small(mask: Mask, minimum_voxels: float, seeds: Mask | None = None) -> Mask:
-    """`mask` without the parts that have fewer than `minimum_voxels` voxels (to a millionth: it may be a quotient), and
-    without those that hold no voxel of `seeds`, where these are given."""
-    out = np.zeros_like(mask)
-    box = Box.around(mask)
-    if box is not None:
-        parts, sizes = components(mask[box.slices])
-        keep = sizes >= minimum_voxels - 1e-6
-        if seeds is not None:
-            keep &= np.bincount(parts[seeds[box.slices]], minlength=len(sizes)) > 0
-        keep[0] = False
-        out[box.slices] = keep[parts]
-    return out
-
-
 def fill_holes(mask: Mask) -> Mask:
     """`mask` with every background part filled that does not reach the border of its bounding box, in 3D."""
     box = Box.around(mask)

@@ -21,7 +21,9 @@ class TumorPolicy:
     2's tumour reaches `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3`, and those that reach
     `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
     So are those whose mean differs from that of the liver around by less than `minimum_contrast_hu`: what nobody could
-    see there. Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
+    see there. Those that stay are drawn anew (`preprocess.outlines`): of the voxels near them that reach
+    `outline_threshold` they hold those whose HU have gone `outline_share` of the way from the liver's to their own; 0
+    leaves them as the networks draw them. Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
     """
 
     stage2_weight: float
@@ -31,12 +33,16 @@ class TumorPolicy:
     minimum_lesion_mm3: float
     reach_mm: float
     minimum_contrast_hu: float
+    outline_threshold: float
+    outline_share: float
 
     def __post_init__(self) -> None:
         if not 0 < self.stage2_weight <= 1:
             raise UsageError(f"policy.stage2_weight = {self.stage2_weight} must lie above 0, and not above 1")
-        for name in ("liver_threshold", "tumor_threshold", "tumor_peak"):
+        for name in ("liver_threshold", "tumor_threshold", "tumor_peak", "outline_threshold"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"policy.{name} = {getattr(self, name)} must lie between 0 and 1")
         if min(self.minimum_lesion_mm3, self.reach_mm, self.minimum_contrast_hu) < 0:
             raise UsageError("policy.minimum_lesion_mm3, reach_mm and minimum_contrast_hu must not be negative")
+        if not 0 <= self.outline_share < 1:
+            raise UsageError(f"policy.outline_share = {self.outline_share} must be 0, or lie below 1")

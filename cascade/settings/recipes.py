@@ -23,7 +23,11 @@ Table = Mapping[str, Any]
 #: Of a table that holds a certain key, the keys that came later and the values that stand for what was done before.
 _BEFORE: tuple[tuple[str, str, Table], ...] = (
     ("network", "features", {"encoder": "plain", "blocks": 1}),
-    ("policy", "tumor_threshold", {"minimum_contrast_hu": 0.0, "stage2_weight": 0.5}),
+    (
+        "policy",
+        "tumor_threshold",
+        {"minimum_contrast_hu": 0.0, "stage2_weight": 0.5, "outline_threshold": 0.5, "outline_share": 0.0},
+    ),
 )
 _POLICIES: Mapping[str, type[Any]] = {"liver": LiverPolicy, "tumor": TumorPolicy}
 

@@ -14,7 +14,7 @@ AXES = ((-2 / 7, -3 / 7, 6 / 7), (-3 / 7, 6 / 7, 2 / 7), (6 / 7, 2 / 7, 3 / 7))
 #: 10 mm3 a voxel.
 FULL = Grid((4, 5, 7), (5.0, 2.0, 1.0), (10.0, -20.0, 30.0), AXES)
 BOX = Box((1, 2, 1), (3, 5, 6))
-POLICY = TumorPolicy(0.5, 0.5, 0.25, tumor_peak=0.5, minimum_lesion_mm3=20.0, reach_mm=10.0, minimum_contrast_hu=0.0)
+POLICY = TumorPolicy(0.5, 0.5, 0.25, 0.5, 20.0, 10.0, minimum_contrast_hu=0.0, outline_threshold=0.1, outline_share=0.5)
 SLAB = Grid((1, 5, 7), (5.0, 2.0, 1.0))
 
 
@@ -102,7 +102,7 @@ def test_each_stage_is_read_on_its_own_grid():
     first = filled(columns, (np.s_[:, :, :2], 1.0))  # the scan's columns 0-3, the region's 0 and 1
     second = filled(rows, (np.s_[:, 1], 1.0))  # rows 3-5
     tumor = filled(rows, (np.s_[3], 1.0))
-    strict = TumorPolicy(0.5, 0.75, 0.5, 0.5, 0.0, 0.0, 0.0)  # p1 * p2 >= 0.5625: both
+    strict = TumorPolicy(0.5, 0.75, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 0.0)  # p1 * p2 >= 0.5625: both
     fused = fuse(coarse(first, columns), RoiProbabilities(second, tumor, rows), full, box, strict)
     # along the region's columns p1 is 1 .75 .25 0 0 0, along its rows p2 is 0 0 1/3 2/3 1 1
     liver = np.zeros(roi.shape, bool)
@@ -244,3 +244,52 @@ def test_a_lesion_like_the_liver_around_it_does_not_count():
     assert (clean_up(credible(fused, roi, 0.0), 0.0)[0].array == np.where(tumor, 2, 1)).all()
     assert (fused.sure == tumor).all()
     assert credible(Fused(liver, tumor, grid), roi, 15.0).sure is None  # stage 1 alone
+
+
+def drawn_too_small():
+    """A dark lesion of 3 x 4 x 8 voxels and a speck, of which the networks are sure of the middle; and the scan."""
+    grid = Grid((9, 24, 44), (2.0, 2.0, 1.0))
+    liver, tumor = np.ones(grid.shape, bool), np.zeros(grid.shape, bool)
+    hu = np.full(grid.shape, 100, np.int16)
+    hu[3:6, 9:13, 11:19] = 40
+    tumor[4, 10:12, 13:17] = tumor[4, 20, 38:40] = True
+    possible = np.zeros(grid.shape, bool)
+    possible[:, :, 8:40] = True
+    return Fused(liver, tumor, grid, sure=tumor.copy(), possible=possible), Volume(hu, grid)
+
+
+def test_a_lesion_that_counts_is_drawn_to_where_it_can_be_seen():
+    fused, roi = drawn_too_small()
+    found = clean_up(fused, 0.0, roi, 0.5)[0].array == 2
+    assert found[3:6, 9:13, 11:19].sum() > 48  # of 96; corners are further away than 3 mm
+    assert found.sum() - found[3:6, 9:13, 11:19].sum() == 2  # the speck, which nothing shows, stays as it was
+    assert (clean_up(fused, 0.0, roi, 0.0)[0].array == np.where(fused.tumor, 2, 1)).all()
+    assert (clean_up(fused, 0.0)[0].array == np.where(fused.tumor, 2, 1)).all()
+
+
+def test_the_least_size_is_that_of_the_lesion_as_it_is_drawn_in_the_end():
+    fused, roi = drawn_too_small()
+    assert not (clean_up(fused, 100.0)[0].array == 2).any()  # 8 voxels of 4 mm3
+    assert (clean_up(fused, 100.0, roi, 0.5)[0].array == 2).sum() > 48
+
+
+def test_what_does_not_count_is_not_drawn():
+    fused, roi = drawn_too_small()
+    fused.sure[4, 10:12, 13:17] = False
+    found = clean_up(fused, 0.0, roi, 0.5)[0].array == 2
+    assert np.argwhere(found).tolist() == [[4, 20, 38], [4, 20, 39]]
+
+
+def test_a_lesion_is_not_drawn_beyond_the_liver_or_what_is_possible():
+    fused, roi = drawn_too_small()
+    fused.possible[:, :, 11] = False
+    fused.liver[:, :, 18:] = False
+    found = clean_up(fused, 0.0, roi, 0.5)[0].array == 2
+    assert found.any(axis=(0, 1)).nonzero()[0].tolist() == [12, 13, 14, 15, 16, 17]
+
+
+def test_where_a_lesion_may_reach_is_where_the_pool_reaches_the_outline_threshold():
+    roi = FULL.cropped(BOX)
+    tumor = filled(roi, (np.s_[0, 1, 2], 0.02), (np.s_[1, 2, 3], 0.009))  # roots of .5 of these: .1 and .067
+    fused = fuse(coarse(filled(FULL, (np.s_[:], 0.5))), RoiProbabilities(filled(roi), tumor, roi), FULL, BOX, POLICY)
+    assert np.argwhere(fused.possible).tolist() == [[0, 1, 2]]

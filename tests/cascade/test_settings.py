@@ -340,7 +340,13 @@ def test_what_an_earlier_version_stored_stands_for_what_it_did():
     stored = {"network": {"features": [4, 8]}, "policy": {"tumor_threshold": 0.5}, "window": {"step": 0.5}}
     assert completed(stored) == {
         "network": {"encoder": "plain", "blocks": 1, "features": [4, 8]},
-        "policy": {"minimum_contrast_hu": 0.0, "stage2_weight": 0.5, "tumor_threshold": 0.5},
+        "policy": {
+            "minimum_contrast_hu": 0.0,
+            "stage2_weight": 0.5,
+            "outline_threshold": 0.5,
+            "outline_share": 0.0,
+            "tumor_threshold": 0.5,
+        },
         "window": {"step": 0.5},
     }
     present = {"network": {"encoder": "residual", "blocks": 2}, "policy": {"threshold": 0.3}}

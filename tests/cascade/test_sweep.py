@@ -74,7 +74,8 @@ def with_label(case, tumor_label="expert"):
 
 
 @pytest.mark.parametrize(  # with 60 one of the lesions is too faint
-    "changes", [{}, {"minimum_contrast_hu": 60.0}, {"stage2_weight": 0.8}]
+    "changes",
+    [{}, {"minimum_contrast_hu": 60.0}, {"stage2_weight": 0.8}, {"outline_threshold": 0.2, "outline_share": 0.5}],
 )
 def test_each_number_is_that_of_the_mask_that_the_policy_gives(stages, scan, changes):
     volume, truth = scan
@@ -121,7 +122,7 @@ def test_tumours_that_nobody_drew_have_no_table(stages, scan):
 
 
 def test_the_present_policy_is_among_the_candidates():
-    policy = TumorPolicy(0.8, 0.27, 0.5, 0.4, 50.0, 10.0, 15.0)
+    policy = TumorPolicy(0.8, 0.27, 0.5, 0.4, 50.0, 10.0, 15.0, 0.02, 0.5)
     tried = CANDIDATES.including(policy)
     assert tried.shape == (8, 6, 9, 5)
     place = tried.place(policy)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from preprocess.components import components, fill_holes, largest, without_small
+from preprocess.components import components, fill_holes, largest
 
 
 def mask(*slices):
@@ -41,22 +41,6 @@ def test_largest_of_equal_parts_is_the_first():
 def test_largest_of_nothing_is_nothing():
     out = largest(np.zeros((2, 3, 4), bool))
     assert (out.shape, out.dtype, out.any()) == ((2, 3, 4), np.bool_, False)
-
-
-def test_small_parts_go_and_the_exact_size_stays():
-    parts = mask(["#.##.###"])
-    np.testing.assert_array_equal(without_small(parts, 2), mask(["..##.###"]))
-    np.testing.assert_array_equal(without_small(parts, 2.01), mask([".....###"]))
-    np.testing.assert_array_equal(without_small(parts, 0), parts)
-    assert not without_small(parts, 4).any()
-    np.testing.assert_array_equal(without_small(parts, 0, mask(["..#..#.."])), mask(["..##.###"]))
-    assert not without_small(np.zeros((1, 2, 3), bool), 0).any()
-
-
-def test_a_minimum_that_is_a_quotient_may_be_a_millionth_of_a_voxel_too_large():
-    parts = mask(["#.##.###"])
-    np.testing.assert_array_equal(without_small(parts, 0.009 / 0.0045 + 1e-9), mask(["..##.###"]))
-    np.testing.assert_array_equal(without_small(parts, 2 + 1e-5), mask([".....###"]))
 
 
 FULL = ["#####", "#####", "#####"]

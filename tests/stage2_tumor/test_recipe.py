@@ -15,6 +15,8 @@ def policy(**changes):
         "minimum_lesion_mm3": 50.0,
         "reach_mm": 10.0,
         "minimum_contrast_hu": 15.0,
+        "outline_threshold": 0.05,
+        "outline_share": 0.5,
     }
     return TumorPolicy(**fields | changes)
 
@@ -27,7 +29,7 @@ def test_zero_turns_minimum_and_reach_off():
     assert policy(minimum_lesion_mm3=0.0, reach_mm=0.0).reach_mm == 0
 
 
-@pytest.mark.parametrize("name", ["liver_threshold", "tumor_threshold", "tumor_peak"])
+@pytest.mark.parametrize("name", ["liver_threshold", "tumor_threshold", "tumor_peak", "outline_threshold"])
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, math.nan])
 def test_a_threshold_outside_0_to_1_is_refused(name, value):
     with pytest.raises(UsageError, match=rf"policy\.{name} = {value}"):
@@ -44,6 +46,12 @@ def test_negative_sizes_are_refused(name):
 def test_a_weight_that_leaves_out_stage_2_or_turns_stage_1_round_is_refused(value):
     with pytest.raises(UsageError, match=rf"policy\.stage2_weight = {value} must lie above 0"):
         policy(stage2_weight=value)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+def test_a_share_of_the_contrast_that_no_voxel_could_have_is_refused(value):
+    with pytest.raises(UsageError, match=rf"policy\.outline_share = {value} must be 0, or lie below 1"):
+        policy(outline_share=value)
 
 
 def test_stage_2_may_decide_alone():
