@@ -10,6 +10,7 @@ Nuclear Medicine and Molecular Imaging 2015; 41 or 50 % there).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ REACH_MM = AROUND_MM[0]
 SMOOTH_MM = 1.0
 #: A lesion that differs by less from the tissue around has no edge to find, nor one with less tissue around.
 LEAST_HU, LEAST_VOXELS = 10.0, 30
+#: Of larger surroundings every second, third, ... voxel of each axis is compared, and slab by slab the edge is found.
+_VOXELS = 500_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,27 +71,54 @@ def outlined(parts: Parts, wanted: Mask, seen: Seen, share: float) -> Parts:
 def _drawn(parts: Parts, number: int, seen: Seen, share: float) -> Mask:
     """The new mask of one part."""
     part: Mask = parts == number
-    away, own = _distances(parts, part, number, seen.spacing_mm)
-    around = seen.tissue & own & (away > AROUND_MM[0]) & (away <= AROUND_MM[1])
-    smooth = ndimage.gaussian_filter(seen.hu.astype(np.float32), [SMOOTH_MM / s for s in seen.spacing_mm])
-    if np.count_nonzero(around) < LEAST_VOXELS:
+    levels = _levels(parts, number, seen)
+    if levels is None:
         return part
-    background = float(np.median(smooth[around]))
-    contrast = float(np.median(smooth[part])) - background
-    if abs(contrast) < LEAST_HU:
-        return part
-    alike = (smooth - background) / contrast >= share
-    pieces, sizes = components(seen.possible & own & (away <= REACH_MM) & alike)
+    background, contrast = levels
+    belongs = np.zeros_like(part)
+    for slab, wide in _slabs(part.shape, seen.spacing_mm):
+        some = seen.within((wide,))
+        smooth = ndimage.gaussian_filter(some.hu.astype(np.float32), [SMOOTH_MM / s for s in seen.spacing_mm])
+        away, own = _distances(parts[wide], number, seen.spacing_mm)
+        inner = own & (away <= REACH_MM) & some.possible & ((smooth - background) / contrast >= share)
+        belongs[slab] = inner[slab.start - wide.start :][: slab.stop - slab.start]
+    pieces, sizes = components(belongs)
     touching = np.bincount(pieces[part], minlength=len(sizes)) > 0
     touching[0] = False
     return pieces == int(np.argmax(sizes * touching)) if touching.any() else part
 
 
-def _distances(parts: Parts, part: Mask, number: int, spacing_mm: Triple) -> tuple[NDArray[Any], Mask]:
-    """How far each voxel is from the nearest part, in mm, and whether that is `part`, for all voxels beside it too."""
+def _levels(parts: Parts, number: int, seen: Seen) -> tuple[float, float] | None:
+    """The median HU around a part, and by how much its own differs; None where that says nothing."""
+    every = math.ceil((parts.size / _VOXELS) ** (1 / 3))
+    thin = (slice(None, None, every),) * 3
+    few = seen.within(thin)
+    away, own = _distances(parts[thin], number, (every * s for s in seen.spacing_mm))
+    part, around = parts[thin] == number, few.tissue & own & (away > AROUND_MM[0]) & (away <= AROUND_MM[1])
+    if not part.any() or np.count_nonzero(around) < LEAST_VOXELS:
+        return None
+    background = float(np.median(few.hu[around]))
+    contrast = float(np.median(few.hu[part])) - background
+    return None if abs(contrast) < LEAST_HU else (background, contrast)
+
+
+def _slabs(shape: tuple[int, ...], spacing_mm: Triple) -> Iterator[tuple[slice, slice]]:
+    """Slabs of slices that fit into little memory, each with the one around it that what is in it depends on."""
+    depth = max(1, 4 * _VOXELS // math.prod(shape[1:]))
+    around = math.ceil(2 * REACH_MM / spacing_mm[0]) + 1
+    for start in range(0, shape[0], depth):
+        stop = min(start + depth, shape[0])
+        yield slice(start, stop), slice(max(0, start - around), min(stop + around, shape[0]))
+
+
+def _distances(parts: Parts, number: int, spacing_mm: Iterable[float]) -> tuple[NDArray[Any], Mask]:
+    """How far each voxel is from the nearest part, in mm, and whether that is this one, for those beside it too."""
+    part: Mask = parts == number
+    if not part.any():
+        return np.full(part.shape, np.inf), part
     if (parts[~part] == 0).all():
-        return np.asarray(ndimage.distance_transform_edt(~part, spacing_mm)), np.ones_like(part)
-    away, nearest = ndimage.distance_transform_edt(parts == 0, spacing_mm, return_indices=True)
+        return np.asarray(ndimage.distance_transform_edt(~part, tuple(spacing_mm))), np.ones_like(part)
+    away, nearest = ndimage.distance_transform_edt(parts == 0, tuple(spacing_mm), return_indices=True)
     near: Mask = parts[tuple(nearest)] == number
     own = near.copy()
     for axis in range(3):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from preprocess import outlines
 from preprocess.components import components
 from preprocess.outlines import Seen, outlined
 
@@ -114,3 +115,14 @@ def test_noise_of_single_voxels_does_not_fray_the_edge():
     noisy = hu + np.random.default_rng(1).normal(0, 25, SHAPE).round().astype(np.int16)
     clean, out = (redrawn(numbered(MIDDLE), image) == 1 for image in (hu, noisy))
     assert 2 * (clean & out).sum() / (clean.sum() + out.sum()) > 0.9
+
+
+def test_a_large_one_is_compared_in_few_voxels_and_drawn_in_slabs(monkeypatch):
+    hu, _ = scene((np.s_[3:11, 6:18, 8:34], 40))
+    parts = numbered(np.s_[4:10, 8:16, 10:20], np.s_[5:9, 8:16, 24:30])
+    whole = redrawn(parts, hu)
+    monkeypatch.setattr(outlines, "_VOXELS", 1500)
+    slabs = list(outlines._slabs(SHAPE, SPACING))
+    assert len(slabs) == 3
+    np.testing.assert_array_equal(redrawn(parts, hu), whole)
+    assert (whole != parts).any()
