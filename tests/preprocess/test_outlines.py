@@ -126,3 +126,38 @@ def test_a_large_one_is_compared_in_few_voxels_and_drawn_in_slabs(monkeypatch):
     assert len(slabs) == 3
     np.testing.assert_array_equal(redrawn(parts, hu), whole)
     assert (whole != parts).any()
+
+
+def test_of_several_pieces_the_largest_stays():
+    hu, _ = scene((np.s_[4:10, 6:14, 10:14], 40), (np.s_[4:10, 6:14, 17:26], 40))
+    out = redrawn(numbered(np.s_[4:10, 6:14, 10:26]), hu) == 1
+    assert out.any(axis=(0, 1)).nonzero()[0].tolist() == list(range(17, 26))
+
+
+def test_a_larger_piece_that_does_not_hang_together_with_it_is_none_of_it():
+    hu, _ = scene((np.s_[4:10, 6:16, 8:22], 40))
+    parts = numbered(np.s_[6:8, 10:12, 14:16])
+    possible = parts == 1
+    possible[:, :, :13] = True
+    np.testing.assert_array_equal(redrawn(parts, hu, possible), parts)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_parts_with_one_voxel_between_them_stay_apart(axis):
+    """Which of them is nearer to that voxel is for the rounding to say."""
+    hu, _ = scene((np.s_[2:12, 5:19, 10:30], 40))
+    one, other = np.zeros((2, *SHAPE), bool)
+    one[5:9, 10:14, 17:21] = other[5:9, 10:14, 17:21] = True
+    np.moveaxis(one, axis, 0)[[7, 12, 19][axis] :] = False
+    np.moveaxis(other, axis, 0)[: [8, 13, 20][axis]] = False
+    for first, second in ((one, other), (other, one)):
+        out = redrawn(numbered(first, second), hu, tissue=hu == 100)
+        assert components(out > 0)[1].size == 3
+        assert (out > 0).sum() > (first | second).sum()
+
+
+def test_a_part_does_not_grow_onto_another_either():
+    """The voxels below the upper one are nearer to it, by 1.5 mm, than to the lower one, by the 2 mm of a slice."""
+    hu, _ = scene((np.s_[2:12, 5:19, 10:30], 40))
+    parts = numbered(np.s_[5:8, 10:12, 17:21], np.s_[8:11, 12:14, 17:21])
+    assert components(redrawn(parts, hu, tissue=hu == 100) > 0)[1].size == 3
