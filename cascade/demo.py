@@ -83,7 +83,7 @@ def run_training_demo(folder: Path) -> None:
                 steps=None,
                 resume=False,
                 init=None,
-            teachers=(),
+                teachers=(),
                 folds=None,
                 device="auto",
             )

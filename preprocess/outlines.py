@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from preprocess.components import Mask, components
+from preprocess.components import Mask, components, fill_holes
 from preprocess.geometry import Triple
 from preprocess.lesions import AROUND_MM
 
 Parts = NDArray[np.int32]
 
-#: A lesion reaches at most so far beyond what it was: to where the tissue that it is compared with begins.
+#: The edge moves by so much at most, outwards or inwards: to where the tissue that the lesion is compared with begins.
 REACH_MM = AROUND_MM[0]
 #: HU are smoothed by a Gaussian of this width: the noise of a thin slice is as large as the contrast of a faint lesion.
 SMOOTH_MM = 1.0
@@ -51,10 +51,11 @@ class Seen:
 def outlined(parts: Parts, wanted: Mask, seen: Seen, share: float) -> Parts:
     """`parts` (z, y, x), numbered from 1, with those that are `wanted` (by number) drawn anew.
 
-    A part then holds the possible voxels within `REACH_MM` of it, nearer to it than to others, whose HU have gone
-    `share` of the way from the median of the tissue around (at `AROUND_MM`) to that of the part; of several pieces that
-    hang together with it the largest. One without contrast stays as it is. Parts stay apart, and what one becomes does
-    not depend on which others are wanted: so each can be counted by itself.
+    A part then holds what of it lay deeper than `REACH_MM`, and the possible voxels within `REACH_MM` of it, nearer to
+    it than to others, whose HU have gone `share` of the way from the median of the tissue around (at `AROUND_MM`) to
+    that of the part; of several pieces that hang together with it the largest, its holes filled. One without contrast
+    stays as it is. Parts stay apart, and what one becomes does not depend on which others are wanted: so each can be
+    counted by itself.
     """
     out = parts.copy()
     reach = [math.ceil(AROUND_MM[1] / s) for s in seen.spacing_mm]
@@ -81,11 +82,16 @@ def _drawn(parts: Parts, number: int, seen: Seen, share: float) -> Mask:
         smooth = ndimage.gaussian_filter(some.hu.astype(np.float32), [SMOOTH_MM / s for s in seen.spacing_mm])
         away, own = _distances(parts[wide], number, seen.spacing_mm)
         inner = own & (away <= REACH_MM) & some.possible & ((smooth - background) / contrast >= share)
+        inner |= ndimage.distance_transform_edt(parts[wide] == number, seen.spacing_mm) > REACH_MM
         belongs[slab] = inner[slab.start - wide.start :][: slab.stop - slab.start]
     pieces, sizes = components(belongs)
     touching = np.bincount(pieces[part], minlength=len(sizes)) > 0
     touching[0] = False
-    return pieces == int(np.argmax(sizes * touching)) if touching.any() else part
+    if not touching.any():
+        return part
+    drawn = pieces == int(np.argmax(sizes * touching))
+    filled = fill_holes(drawn)
+    return drawn if (parts[filled & ~drawn & ~part] > 0).any() else filled  # another one lies in the hole
 
 
 def _levels(parts: Parts, number: int, seen: Seen) -> tuple[float, float] | None:

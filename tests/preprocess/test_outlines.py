@@ -129,8 +129,8 @@ def test_a_large_one_is_compared_in_few_voxels_and_drawn_in_slabs(monkeypatch):
 
 
 def test_of_several_pieces_the_largest_stays():
-    hu, _ = scene((np.s_[4:10, 6:14, 10:14], 40), (np.s_[4:10, 6:14, 17:26], 40))
-    out = redrawn(numbered(np.s_[4:10, 6:14, 10:26]), hu) == 1
+    hu, _ = scene((np.s_[5:7, 8:12, 10:14], 40), (np.s_[5:7, 8:12, 17:26], 40))
+    out = redrawn(numbered(np.s_[5:7, 8:12, 10:26]), hu) == 1
     assert out.any(axis=(0, 1)).nonzero()[0].tolist() == list(range(17, 26))
 
 
@@ -161,3 +161,31 @@ def test_a_part_does_not_grow_onto_another_either():
     hu, _ = scene((np.s_[2:12, 5:19, 10:30], 40))
     parts = numbered(np.s_[5:8, 10:12, 17:21], np.s_[8:11, 12:14, 17:21])
     assert components(redrawn(parts, hu, tissue=hu == 100) > 0)[1].size == 3
+
+
+def test_what_lies_deeper_than_3_mm_stays():
+    """A vessel runs through a part from end to end."""
+    hu, _ = scene((np.s_[2:12, 4:20, 8:32], 40))
+    hu[6:8, 11:13] = 100
+    out = redrawn(numbered(np.s_[2:12, 4:20, 8:32]), hu, tissue=hu == 100) == 1
+    assert out[6:8, 11:13, 12:28].all()
+    assert not out[6:8, 11:13, 8].any()
+
+
+def test_holes_are_filled():
+    """A bright spot near the edge."""
+    hu, _ = scene((np.s_[2:12, 4:20, 8:32], 40), (np.s_[6, 5, 19:21], 220))
+    out = redrawn(numbered(np.s_[2:12, 4:20, 8:32]), hu, tissue=hu == 100) == 1
+    assert out[6, 5, 19:21].all()
+
+
+def test_a_hole_that_holds_another_one_is_not_filled():
+    hu, _ = scene((np.s_[1:13, 3:21, 5:35], 40), (np.s_[4:10, 8:16, 12:28], 100), (np.s_[6:8, 11:13, 18:22], 40))
+    ring = np.zeros(SHAPE, bool)
+    ring[1:13, 3:21, 5:35] = True
+    ring[4:10, 8:16, 12:28] = False
+    parts = numbered(np.s_[6:8, 11:13, 18:22])
+    parts[ring] = 2
+    out = redrawn(parts, hu, tissue=hu == 100)
+    assert (out[6:8, 11:13, 19:21] == 1).all()
+    assert (out == 2).any()
