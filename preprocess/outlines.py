@@ -30,8 +30,10 @@ REACH_MM = AROUND_MM[0]
 SMOOTH_MM = 1.0
 #: A lesion that differs by less from the tissue around has no edge to find, nor one with less tissue around.
 LEAST_HU, LEAST_VOXELS = 10.0, 30
-#: Of larger surroundings every second, third, ... voxel of each axis is compared, and slab by slab the edge is found.
-_VOXELS = 500_000
+#: Of larger surroundings every second, third, ... voxel of each axis is compared.
+COMPARED = 200_000
+#: Voxels among which an edge is sought at a time, so that a large lesion needs no more memory than a small one.
+AT_A_TIME = 2_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,28 +60,32 @@ def outlined(parts: Parts, wanted: Mask, seen: Seen, share: float) -> Parts:
     counted by itself.
     """
     out = parts.copy()
-    reach = [math.ceil(AROUND_MM[1] / s) for s in seen.spacing_mm]
     for number, box in enumerate(ndimage.find_objects(parts), 1):
         if box is None or not wanted[number]:
             continue
-        near = tuple(slice(max(0, axis.start - n), axis.stop + n) for axis, n in zip(box, reach, strict=True))
-        drawn = _drawn(parts[near], number, seen.within(near), share)
-        out[near][parts[near] == number] = 0
-        out[near][drawn] = number
+        around, near = (_grown(box, mm, seen.spacing_mm) for mm in (AROUND_MM[1], 2 * REACH_MM))
+        levels = _levels(parts[around], number, seen.within(around))
+        if levels is not None:
+            drawn = _drawn(parts[near], number, seen.within(near), levels, share)
+            out[near][parts[near] == number] = 0
+            out[near][drawn] = number
     return out
 
 
-def _drawn(parts: Parts, number: int, seen: Seen, share: float) -> Mask:
-    """The new mask of one part."""
+def _grown(box: tuple[slice, ...], mm: float, spacing_mm: Triple) -> tuple[slice, ...]:
+    reach = (math.ceil(mm / s) for s in spacing_mm)
+    return tuple(slice(max(0, axis.start - n), axis.stop + n) for axis, n in zip(box, reach, strict=True))
+
+
+def _drawn(parts: Parts, number: int, seen: Seen, levels: tuple[float, float], share: float) -> Mask:
+    """The new mask of one part, of which `parts` shows what lies within twice `REACH_MM`: all that it depends on."""
     part: Mask = parts == number
-    levels = _levels(parts, number, seen)
-    if levels is None:
-        return part
     background, contrast = levels
     belongs = np.zeros_like(part)
     for slab, wide in _slabs(part.shape, seen.spacing_mm):
         some = seen.within((wide,))
-        smooth = ndimage.gaussian_filter(some.hu.astype(np.float32), [SMOOTH_MM / s for s in seen.spacing_mm])
+        sigma = [SMOOTH_MM / s for s in seen.spacing_mm]
+        smooth = ndimage.gaussian_filter(some.hu.astype(np.float32), sigma, truncate=REACH_MM / SMOOTH_MM)
         away, own = _distances(parts[wide], number, seen.spacing_mm)
         inner = own & (away <= REACH_MM) & some.possible & ((smooth - background) / contrast >= share)
         inner |= ndimage.distance_transform_edt(parts[wide] == number, seen.spacing_mm) > REACH_MM
@@ -96,7 +102,7 @@ def _drawn(parts: Parts, number: int, seen: Seen, share: float) -> Mask:
 
 def _levels(parts: Parts, number: int, seen: Seen) -> tuple[float, float] | None:
     """The median HU around a part, and by how much its own differs; None where that says nothing."""
-    every = math.ceil((parts.size / _VOXELS) ** (1 / 3))
+    every = math.ceil((parts.size / COMPARED) ** (1 / 3))
     thin = (slice(None, None, every),) * 3
     few = seen.within(thin)
     away, own = _distances(parts[thin], number, (every * s for s in seen.spacing_mm))
@@ -110,7 +116,7 @@ def _levels(parts: Parts, number: int, seen: Seen) -> tuple[float, float] | None
 
 def _slabs(shape: tuple[int, ...], spacing_mm: Triple) -> Iterator[tuple[slice, slice]]:
     """Slabs of slices that fit into little memory, each with the one around it that what is in it depends on."""
-    depth = max(1, 4 * _VOXELS // math.prod(shape[1:]))
+    depth = max(1, AT_A_TIME // math.prod(shape[1:]))
     around = math.ceil(2 * REACH_MM / spacing_mm[0]) + 1
     for start in range(0, shape[0], depth):
         stop = min(start + depth, shape[0])

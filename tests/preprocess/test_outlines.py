@@ -121,9 +121,9 @@ def test_a_large_one_is_compared_in_few_voxels_and_drawn_in_slabs(monkeypatch):
     hu, _ = scene((np.s_[3:11, 6:18, 8:34], 40))
     parts = numbered(np.s_[4:10, 8:16, 10:20], np.s_[5:9, 8:16, 24:30])
     whole = redrawn(parts, hu)
-    monkeypatch.setattr(outlines, "_VOXELS", 1500)
-    slabs = list(outlines._slabs(SHAPE, SPACING))
-    assert len(slabs) == 3
+    monkeypatch.setattr(outlines, "COMPARED", 1500)
+    monkeypatch.setattr(outlines, "AT_A_TIME", 3000)
+    assert len(list(outlines._slabs(SHAPE, SPACING))) == 5
     np.testing.assert_array_equal(redrawn(parts, hu), whole)
     assert (whole != parts).any()
 
