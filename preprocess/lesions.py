@@ -26,10 +26,9 @@ def without_contrast(tumor: Mask, tissue: Mask, hu: NDArray[Any], spacing_mm: Tr
     if minimum_hu == 0 or not tumor.any():
         return out
     numbered, _ = components(tumor)
-    reach = [math.ceil(AROUND_MM[1] / s) for s in spacing_mm]
     for number, box in enumerate(ndimage.find_objects(numbered), 1):
         part = numbered[box] == number
-        near = tuple(slice(max(0, axis.start - n), axis.stop + n) for axis, n in zip(box, reach, strict=True))
+        near = grown(box, AROUND_MM[1], spacing_mm)
         every = math.ceil((numbered[near].size / _VOXELS) ** (1 / 3))
         thin = tuple(slice(axis.start, axis.stop, every) for axis in near)
         inside = numbered[thin] == number
@@ -40,6 +39,12 @@ def without_contrast(tumor: Mask, tissue: Mask, hu: NDArray[Any], spacing_mm: Tr
         if around.any():
             out[box] |= part & (abs(hu[box][part].mean() - hu[thin][around].mean()) < minimum_hu)
     return out
+
+
+def grown(box: tuple[slice, ...], mm: float, spacing_mm: Triple) -> tuple[slice, ...]:
+    """The slices (z, y, x) of `box` and what lies within `mm` of it; they may end beyond the array."""
+    reach = (math.ceil(mm / s) for s in spacing_mm)
+    return tuple(slice(max(0, axis.start - n), axis.stop + n) for axis, n in zip(box, reach, strict=True))
 
 
 def lesion_table(labels: LabelMap, volume: Volume) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from preprocess.components import Mask, components, fill_holes
 from preprocess.geometry import Triple
-from preprocess.lesions import AROUND_MM
+from preprocess.lesions import AROUND_MM, grown
 
 Parts = NDArray[np.int32]
 
@@ -63,18 +63,13 @@ def outlined(parts: Parts, wanted: Mask, seen: Seen, share: float) -> Parts:
     for number, box in enumerate(ndimage.find_objects(parts), 1):
         if box is None or not wanted[number]:
             continue
-        around, near = (_grown(box, mm, seen.spacing_mm) for mm in (AROUND_MM[1], 2 * REACH_MM))
+        around, near = (grown(box, mm, seen.spacing_mm) for mm in (AROUND_MM[1], 2 * REACH_MM))
         levels = _levels(parts[around], number, seen.within(around))
         if levels is not None:
             drawn = _drawn(parts[near], number, seen.within(near), levels, share)
             out[near][parts[near] == number] = 0
             out[near][drawn] = number
     return out
-
-
-def _grown(box: tuple[slice, ...], mm: float, spacing_mm: Triple) -> tuple[slice, ...]:
-    reach = (math.ceil(mm / s) for s in spacing_mm)
-    return tuple(slice(max(0, axis.start - n), axis.stop + n) for axis, n in zip(box, reach, strict=True))
 
 
 def _drawn(parts: Parts, number: int, seen: Seen, levels: tuple[float, float], share: float) -> Mask:
