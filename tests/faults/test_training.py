@@ -214,17 +214,19 @@ def test_row_96_a_signal_during_a_look_stops_at_once_and_the_look_is_made_up(dat
 
 
 def test_row_96_a_signal_while_waiting_for_a_batch_leaves_a_state_and_exit_130(data, tmp_path, monkeypatch, capsys):
-    make = batches.Sampler.batch
+    make, gate = batches.Sampler.batch, threading.Event()
 
     def hanging(self, step):
         if step == 2:
             threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-            time.sleep(60)
+            gate.wait()
         return make(self, step)
 
     monkeypatch.setattr(batches.Sampler, "batch", hanging)
+    monkeypatch.setattr(batches, "_PARTING_S", 0.1)
     command = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--fold", "0/2", *SETTINGS]
     assert run_command(command) == 130
+    gate.set()
     assert "state saved at step 2; go on with --resume" in capsys.readouterr().err
     assert read_tensors(tmp_path / "run" / RESUME).header["step"] == 2
 
