@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from preprocess.components import fill_holes, largest
 from preprocess.geometry import Box, Grid
@@ -21,7 +22,9 @@ class CoarseLiver:
 
     `part` is the largest part of what looks like liver; `found`: it is large enough to be one. In the holes of the
     network's liver, which are filled in the mask, the probability is 1: what lies amid liver is in the liver, a tumour
-    most likely, and whoever reads the probability alone must not lose it.
+    most likely, and whoever reads the probability alone must not lose it. Further than a voxel from all that looks like
+    liver it is 0: an edge may lie elsewhere than this grid can say, but what is liver is not for stage 2 to say, which
+    sees so little of a scan.
     """
 
     probability: FloatArray
@@ -52,8 +55,9 @@ def find_liver(volume: Volume, infer: Infer, preparation: Preparation, policy: L
     """
     grid = preparation.working_grid(volume.grid)
     probability = infer(preparation.prepared(volume), None)[0]
-    part = largest(probability >= policy.threshold)
+    likely = probability >= policy.threshold
+    part = largest(likely)
     mask = fill_holes(part)
-    probability = np.where(mask & ~part, np.float32(1), probability)
+    probability = np.where(mask & ~part, np.float32(1), probability) * ndimage.binary_dilation(likely | mask)
     found = bool(np.count_nonzero(mask) >= max(1.0, policy.minimum_ml / grid.voxel_ml - 1e-6))
     return CoarseLiver(probability, mask, grid, found)

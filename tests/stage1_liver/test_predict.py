@@ -49,6 +49,26 @@ def test_holes_are_filled():
     assert found.probability.sum() == 27  # and nowhere else is it another than the network's
 
 
+def test_a_hole_is_liver_to_its_middle():
+    grid = Grid((5, 5, 6), (5.0, 2.0, 1.0), (10.0, -20.0, 30.0), AXES)
+    hu = scan(np.s_[:, :, :5], grid=grid).array.copy()
+    hu[1:4, 1:4, 1:4] = -100
+    assert find_liver(Volume(hu, grid), bright, SAME, policy()).probability[2, 2, 2] == 1
+
+
+def test_beyond_the_voxels_beside_what_looks_like_liver_nothing_is_probable():
+    def unsure(hu, where):
+        return np.where(hu[None] > 0, np.float32(0.9), np.float32(0.25))
+
+    out = find_liver(scan(np.s_[1:3, 2, 1:3], np.s_[0, 0, 5]), unsure, SAME, policy(0.5))
+    expected = np.zeros(GRID.shape)
+    expected[:, 2, 1:3] = expected[1:3, 1, 1:3] = expected[1:3, 3, 1:3] = expected[1:3, 2, :4] = 0.25
+    expected[1, 0, 5] = expected[0, 1, 5] = expected[0, 0, 4] = 0.25  # beside another part, too: it may be worth a word
+    expected[1:3, 2, 1:3] = expected[0, 0, 5] = 0.9
+    np.testing.assert_array_equal(out.probability, expected.astype(np.float32))
+    assert out.probability.dtype == np.float32
+
+
 def test_the_threshold_itself_is_liver():
     half = Volume(np.zeros(GRID.shape, np.int16), GRID)  # 0 HU is a probability of 0.5
     assert find_liver(half, bright, SAME, policy(0.5)).mask.all()
