@@ -31,6 +31,35 @@ fuzz: $(VENV)/installed
 		$(BIN)/python -m tests.fuzz.$$target --seconds $(FUZZ_SECONDS) || failed=1; \
 	done; exit $$failed
 
+# The installed models once more (MODEL_CARD.md), from the scans of the table CASES: liver and tumor-0 to -2 .safetensors
+# in OUT. Hours; what was stopped goes on. `make -j2`: two trainings at a time, one core each.
+OUT ?= models
+RUNS := $(OUT)/runs
+TRAIN = OMP_NUM_THREADS=1 $(BIN)/cascade $(1) $(OUT)/data -o $(@D) --set 'network.features=[16, 32, 64, 80]' \
+	--set training.validations=1 $(if $(wildcard $(@D)/resume.safetensors),--resume,$(2))
+
+.PHONY: models
+.SECONDARY:
+models: $(OUT)/liver.safetensors $(foreach k,0 1 2,$(OUT)/tumor-$(k).safetensors)
+
+$(OUT)/%.safetensors: $(RUNS)/%/ended
+	cp $(<D)/last.safetensors $@
+
+$(RUNS)/liver/ended: $(OUT)/data/plan.toml
+	$(call TRAIN,train-liver) --fold all
+	touch $@
+
+$(RUNS)/third-%/ended: $(OUT)/data/plan.toml
+	$(call TRAIN,train-tumor) --fold $*/3 --steps 3000
+	touch $@
+
+$(RUNS)/tumor-%/ended: $(RUNS)/third-%/ended
+	$(call TRAIN,train-tumor,--init $(<D)/last.safetensors) --fold $*/9 --steps 1000
+	touch $@
+
+$(OUT)/data/plan.toml: $(CASES) $(VENV)/installed
+	$(BIN)/cascade prepare $(CASES) -o $(@D)
+
 # These write their sections of BENCHMARKS.md: see benchmarks/page.py.
 bench: $(VENV)-openvino/installed
 	$(BIN)/python -m benchmarks.page case profile_case beside "rate --openvino $(VENV)-openvino/bin/python" "batch --cases 12 --rounds 2 --many 200"

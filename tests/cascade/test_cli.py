@@ -288,3 +288,30 @@ def test_ci_runs_what_the_readme_names():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert re.search(r"^test: lint$", makefile, re.MULTILINE)
     assert re.search(r"^demo: ", makefile, re.MULTILINE)
+
+
+def test_make_models_trains_the_installed_files_as_the_model_card_says(tmp_path):
+    cases = tmp_path / "cases.csv"
+    cases.touch()
+    made = ["make", "-n", "--no-print-directory", "models", f"CASES={cases}", f"OUT={tmp_path / 'out'}", "BIN=bin"]
+    lines = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    own = [
+        line.replace(f"{tmp_path}/out/", "").replace(str(cases), "cases.csv")
+        for line in lines
+        if "bin/cascade" in line or line.startswith("cp ")
+    ]
+    half = "--set 'network.features=[16, 32, 64, 80]' --set training.validations=1"
+    train = "OMP_NUM_THREADS=1 bin/cascade train"
+    wanted = [
+        "bin/cascade prepare cases.csv -o data",
+        f"{train}-liver data -o runs/liver {half}  --fold all",
+        "cp runs/liver/last.safetensors liver.safetensors",
+    ]
+    for k in range(3):
+        begun = f"--init runs/third-{k}/last.safetensors"
+        wanted += [
+            f"{train}-tumor data -o runs/third-{k} {half}  --fold {k}/3 --steps 3000",
+            f"{train}-tumor data -o runs/tumor-{k} {half} {begun} --fold {k}/9 --steps 1000",
+            f"cp runs/tumor-{k}/last.safetensors tumor-{k}.safetensors",
+        ]
+    assert own == wanted
