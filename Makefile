@@ -33,7 +33,7 @@ fuzz: $(VENV)/installed
 
 # The installed models once more (MODEL_CARD.md), from the scans of the table CASES: liver and tumor-0 to -2 .safetensors
 # in OUT. Hours; what was stopped goes on. `make -j2`: two trainings at a time, one core each.
-OUT ?= models
+OUT := models
 RUNS := $(OUT)/runs
 TRAIN = OMP_NUM_THREADS=1 $(BIN)/cascade $(1) $(OUT)/data -o $(@D) --set 'network.features=[16, 32, 64, 80]' \
 	--set training.validations=1 $(if $(wildcard $(@D)/resume.safetensors),--resume,$(2))
@@ -57,7 +57,7 @@ $(RUNS)/tumor-%/ended: $(RUNS)/third-%/ended
 	$(call TRAIN,train-tumor,--init $(<D)/last.safetensors) --fold $*/9 --steps 1000
 	touch $@
 
-$(OUT)/data/plan.toml: $(CASES) $(VENV)/installed
+$(OUT)/data/plan.toml: $(CASES) | $(VENV)/installed
 	$(BIN)/cascade prepare $(CASES) -o $(@D)
 
 # These write their sections of BENCHMARKS.md: see benchmarks/page.py.
