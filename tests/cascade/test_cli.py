@@ -290,7 +290,7 @@ def test_ci_runs_what_the_readme_names():
     assert re.search(r"^demo: ", makefile, re.MULTILINE)
 
 
-def test_make_models_trains_the_installed_files_as_the_model_card_says(tmp_path):
+def test_make_models_runs_the_seven_trainings_of_the_installed_files(tmp_path):
     cases = tmp_path / "cases.csv"
     cases.touch()
     made = ["make", "-n", "--no-print-directory", "models", f"CASES={cases}", f"OUT={tmp_path / 'out'}", "BIN=bin"]
