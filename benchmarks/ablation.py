@@ -34,10 +34,11 @@ from cascade.checkpoint import Model, load_model
 from cascade.commands.training import split_by_fold
 from cascade.machine import tune_allocator
 from cascade.ranks import Ranks
+from cascade.resume import RESUME
 from cascade.settings import Settings, as_table, load_settings
 from cascade.stages import STAGES, Stage
 from cascade.training import train
-from cascade.training_state import BEST, RESUME, Job
+from cascade.training_state import BEST, Job
 from evaluate.detection import Detection, touched
 from evaluate.overlap import dice
 from preprocess.cases import Case

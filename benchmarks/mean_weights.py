@@ -15,10 +15,10 @@ from benchmarks.process import machine
 from cascade.commands.training import split_by_fold
 from cascade.inference import as_infer
 from cascade.machine import on_device, pick_device
+from cascade.resume import RESUME
 from cascade.settings import settings_from
 from cascade.stages import TUMOR
 from cascade.tensorfile import read_tensors
-from cascade.training_state import RESUME
 from cascade.unet import unet
 from cascade.validation import validate
 from preprocess.prepared import load_dataset

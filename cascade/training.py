@@ -29,8 +29,9 @@ from cascade.interrupts import StopNow, StopSignals
 from cascade.logs import NoLog, RunLog
 from cascade.losses import deep_loss, deep_sums, require_loss
 from cascade.machine import autocast_dtype
+from cascade.resume import resumed_state, save_state
 from cascade.settings import Optimizer, as_table
-from cascade.training_state import BEST, LAST, Job, State, fresh_state, model_of, resumed_state, save_state
+from cascade.training_state import BEST, LAST, Job, State, fresh_state, model_of
 from cascade.validation import Validation, validate
 from preprocess.errors import ModelError, ResourceError
 

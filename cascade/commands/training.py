@@ -43,7 +43,7 @@ def train(stage_name: str, data: Path, run: Path, **options: Any) -> None:
 
 def _train_folds(stage_name: str, data: Path, run: Path, count: int, ranks: Any, **options: Any) -> None:
     from cascade.checkpoint import FOLDS
-    from cascade.training_state import RESUME
+    from cascade.resume import RESUME
     from preprocess.prepared import load_dataset
 
     count = min(count, len({case.patient for case in load_dataset(data).cases}))
@@ -85,10 +85,11 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, like: Path | 
     from cascade.checkpoint import load_model
     from cascade.locks import locked
     from cascade.plan_file import settings_for
+    from cascade.resume import RESUME
     from cascade.stages import STAGES
     from cascade.teachers import Teachers
     from cascade.training import train as work
-    from cascade.training_state import BEST, LAST, RESUME, Job
+    from cascade.training_state import BEST, LAST, Job
     from preprocess.prepared import load_dataset
 
     if options["minutes"] and options["steps"]:
@@ -137,7 +138,7 @@ def _train_one(stage_name: str, data: Path, run: Path, ranks: Any, like: Path | 
 
 def _limit(like: Path | None, planned: int, ranks: Any, **options: Any) -> tuple[int, float | None]:
     """Steps and minutes: as given, else those of the run `like` unless the settings name other steps than it had."""
-    from cascade.training_state import limit_of
+    from cascade.resume import limit_of
 
     if options["steps"] or options["minutes"] or like is None:
         return options["steps"] or planned, options["minutes"]

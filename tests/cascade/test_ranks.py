@@ -15,10 +15,10 @@ from cascade import ranks, training
 from cascade.checkpoint import load_model
 from cascade.cli import run_command
 from cascade.ranks import GRACE_S, LIMIT_S, PULSE_S, Ranks, joined
+from cascade.resume import RESUME
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors
 from cascade.training import train
-from cascade.training_state import RESUME
 from preprocess.errors import UsageError
 from tests.made_ranks import ROOT, ended, started
 from tests.made_training import TINY, dataset_at, job_at, log_without_seconds

@@ -10,11 +10,12 @@ from cascade import training, training_state
 from cascade.checkpoint import load_model
 from cascade.interrupts import Interrupted
 from cascade.ranks import Ranks
+from cascade.resume import Limit, limit_of, resumed_state
 from cascade.settings import Optimizer
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors, write_tensors
 from cascade.training import learning_rate, train
-from cascade.training_state import Job, Limit, limit_of, resumed_state
+from cascade.training_state import Job
 from preprocess.errors import ModelError, UsageError
 from preprocess.prepared import load_dataset
 from tests.made_training import log_without_seconds

@@ -28,11 +28,12 @@ from cascade.locks import locked
 from cascade.logs import Logged, RunLog
 from cascade.losses import LOSSES, deep_loss, deep_sums
 from cascade.machine import heard
+from cascade.resume import PREVIOUS, RESUME, resumed_state, save_state
 from cascade.settings import Window, load_settings
 from cascade.stages import STAGES
 from cascade.tensorfile import read_tensors
 from cascade.training import train
-from cascade.training_state import PREVIOUS, RESUME, fresh_state, resumed_state, save_state
+from cascade.training_state import fresh_state
 from cascade.unet import UNet3d
 from cascade.validation import Validation
 from preprocess import files, prepared
