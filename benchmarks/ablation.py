@@ -41,11 +41,12 @@ from cascade.training import train
 from cascade.training_state import BEST, Job
 from evaluate.detection import Detection, touched
 from evaluate.overlap import dice
+from preprocess.build import StagePlan, prepare_dataset
 from preprocess.cases import Case
 from preprocess.errors import UsageError
 from preprocess.io import read_scan
 from preprocess.layouts import find_cases, read_label
-from preprocess.prepared import PreparedCase, PreparedDataset, StagePlan, load_dataset, prepare_dataset
+from preprocess.prepared import PreparedCase, PreparedDataset, load_dataset
 from preprocess.volume import TUMOR
 
 #: The network that all rows but "whole" have as their stage 1.

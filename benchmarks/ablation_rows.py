@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cascade import batches
-from cascade.batches import Sampler
+from cascade import sampler
 from cascade.checkpoint import Model
 from cascade.engine import pick_engine
 from cascade.merge import Fused, clean_up, credible, fuse, probabilities
 from cascade.pipeline import Stopwatch, TumorStage, liver_stage, refine, segment, tumor_stage
+from cascade.sampler import Sampler
 from cascade.stages import TUMOR, Stage
 from cascade.unet import UNet3d
 from preprocess.geometry import Box, Grid
@@ -107,11 +107,11 @@ def as_row(name: str) -> Iterator[None]:
 @contextmanager
 def painted_only() -> Iterator[None]:
     """Training that learns tumours from synthetic ones alone: at true ones nothing is trusted, nor are they sought."""
-    with patch("cascade.batches._trust", _untold), patch("cascade.batches._load", _without_lesions):
+    with patch("cascade.sampler._trust", _untold), patch("cascade.sampler._load", _without_lesions):
         yield
 
 
-_drawn_trust, _all_pools = batches._trust, batches._load
+_drawn_trust, _all_pools = sampler._trust, sampler._load
 
 
 def _untold(regions: Tensor, drawn: Sequence[bool]) -> Tensor:

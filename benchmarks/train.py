@@ -31,8 +31,8 @@ from benchmarks.process import TUNED, Turns, machine, spread
 from benchmarks.scans import labelled_scan
 from cascade.settings import load_settings
 from cascade.stages import STAGES
+from preprocess.build import StagePlan, prepare_dataset
 from preprocess.cases import Case, LabelFile
-from preprocess.prepared import StagePlan, prepare_dataset
 
 #: The scans of the loaders' turns: what nnU-Net resamples to is the same spacing that cascade's recipe leads to.
 SPACING_MM = (1.25, 1.25, 1.25)

@@ -21,8 +21,9 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.process import peak_gb
-from cascade.batches import Batch, ahead
+from cascade.batches import ahead
 from cascade.ranks import Ranks
+from cascade.sampler import Batch
 from cascade.settings import Settings, load_settings
 from cascade.stages import TUMOR
 from cascade.training import train

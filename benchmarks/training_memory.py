@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.process import asked_for_help
-from cascade.batches import Batch
 from cascade.machine import autocast_dtype, tune_allocator
 from cascade.memory import training_bytes
 from cascade.ranks import Ranks
+from cascade.sampler import Batch
 from cascade.settings import load_settings
 from cascade.stages import STAGES
 from cascade.training import _step

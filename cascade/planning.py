@@ -12,10 +12,11 @@ from cascade.plan_file import PLAN, Sized, is_edited, plan_text
 from cascade.settings import Settings, load_settings, read_table
 from cascade.sizing import Budget, Sizer
 from cascade.stages import STAGES
+from preprocess.build import StagePlan
 from preprocess.errors import UsageError
 from preprocess.files import write_text
 from preprocess.geometry import index3
-from preprocess.prepared import PreparedDataset, StagePlan
+from preprocess.prepared import PreparedDataset
 
 #: Share of the memory that a plan may fill: what else runs, and what the estimate leaves out, takes some.
 SHARE = 0.8

@@ -13,7 +13,7 @@ import stage1_liver.patches
 import stage1_liver.recipe
 import stage2_tumor.patches
 import stage2_tumor.recipe
-from preprocess.prepared import TrainingBox
+from preprocess.build import TrainingBox
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cascade.batches import Batch
 from cascade.checkpoint import Model
 from cascade.machine import autocast_dtype, on_device
+from cascade.sampler import Batch
 from cascade.unet import UNet3d
 from preprocess.errors import ModelError
 from preprocess.preparation import Preparation

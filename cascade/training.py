@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cascade import __version__
-from cascade.batches import Batch, Sampler, ahead, in_turn, require_pools
+from cascade.batches import ahead, in_turn
 from cascade.checkpoint import REPORT, load_model, save_model
 from cascade.inference import as_infer
 from cascade.interrupts import StopNow, StopSignals
@@ -30,6 +30,7 @@ from cascade.logs import NoLog, RunLog
 from cascade.losses import deep_loss, deep_sums, require_loss
 from cascade.machine import autocast_dtype
 from cascade.resume import resumed_state, save_state
+from cascade.sampler import Batch, Sampler, require_pools
 from cascade.settings import Optimizer, as_table
 from cascade.training_state import BEST, LAST, Job, State, fresh_state, model_of
 from cascade.validation import Validation, validate

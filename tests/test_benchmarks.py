@@ -28,8 +28,8 @@ from benchmarks import (
     train,
     window_sizes,
 )
-from cascade import batches
-from cascade.batches import Sampler
+from cascade import sampler
+from cascade.sampler import Sampler
 from cascade.settings import as_table, load_settings
 from cascade.validation import Validation
 from evaluate.detection import SIZES, Detection
@@ -271,10 +271,10 @@ def test_of_painted_tumours_only_true_ones_are_neither_sought_nor_told():
     )
     case = SimpleNamespace(scores_tumor=True, labels=lambda stage: np.ones(2), image=lambda stage: None)
     with ablation_rows.painted_only():
-        assert batches._trust(regions, (True, True))[:, 0, 0].tolist() == [[1] * 6, [0, 0, 0, 0, 1, 1]]
-        assert set(batches._load(case, pools).centres) == {"liver"}
-    assert batches._trust(regions, (True, True)).all()
-    assert set(batches._load(case, pools).centres) == {"lesion", "liver"}
+        assert sampler._trust(regions, (True, True))[:, 0, 0].tolist() == [[1] * 6, [0, 0, 0, 0, 1, 1]]
+        assert set(sampler._load(case, pools).centres) == {"liver"}
+    assert sampler._trust(regions, (True, True)).all()
+    assert set(sampler._load(case, pools).centres) == {"lesion", "liver"}
 
 
 def test_average_precision_is_the_mean_precision_at_each_true_voxel():

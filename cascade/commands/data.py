@@ -41,8 +41,8 @@ def prepare(
     """`cascade prepare`."""
     from cascade.locks import locked
     from cascade.planning import basis
+    from preprocess.build import Progress, prepare_dataset
     from preprocess.layouts import find_cases
-    from preprocess.prepared import Progress, prepare_dataset
 
     begun = basis(data, configs)
     cases = find_cases(source)

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade.batches import Batch
 from cascade.checkpoint import load_model
 from cascade.cli import run_command
+from cascade.sampler import Batch
 from cascade.stages import STAGES
 from cascade.teachers import Teachers
 from cascade.tensorfile import read_tensors

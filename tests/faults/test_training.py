@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-from cascade import batches, training
+import preprocess.build
+from cascade import batches, sampler, training
 from cascade.checkpoint import load_stage_models
 from cascade.cli import run_command
 from cascade.inference import as_infer
@@ -37,11 +38,12 @@ from cascade.training_state import fresh_state
 from cascade.unet import UNet3d
 from cascade.validation import Validation
 from preprocess import files, prepared
+from preprocess.build import StagePlan, prepare_dataset
 from preprocess.cases import Case, LabelFile
 from preprocess.errors import InputError, ModelError, ResourceError
 from preprocess.geometry import Grid
 from preprocess.io import write_image
-from preprocess.prepared import PreparedCase, StagePlan, load_dataset, prepare_dataset
+from preprocess.prepared import PreparedCase, load_dataset
 from preprocess.volume import LabelMap, Volume
 from tests.made_training import QUIET, TINY, dataset_at, job_at, log_without_seconds
 
@@ -163,6 +165,8 @@ def killing(*names):
     return replace(*names)
 os.replace = killing
 import torch
+
+import preprocess.build
 torch.set_num_threads(1)
 training.train(job_at(Path({str(parted.folder)!r}), Path({str(data)!r})), QUIET)
 """
@@ -215,7 +219,7 @@ def test_row_96_a_signal_during_a_look_stops_at_once_and_the_look_is_made_up(dat
 
 
 def test_row_96_a_signal_while_waiting_for_a_batch_leaves_a_state_and_exit_130(data, tmp_path, monkeypatch, capsys):
-    make, gate = batches.Sampler.batch, threading.Event()
+    make, gate = sampler.Sampler.batch, threading.Event()
 
     def hanging(self, step):
         if step == 2:
@@ -223,7 +227,7 @@ def test_row_96_a_signal_while_waiting_for_a_batch_leaves_a_state_and_exit_130(d
             gate.wait()
         return make(self, step)
 
-    monkeypatch.setattr(batches.Sampler, "batch", hanging)
+    monkeypatch.setattr(sampler.Sampler, "batch", hanging)
     monkeypatch.setattr(batches, "_PARTING_S", 0.1)
     command = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--fold", "0/2", *SETTINGS]
     assert run_command(command) == 130
@@ -378,12 +382,9 @@ def labelled(folder, value=60):
 @pytest.fixture
 def build(tmp_path, monkeypatch):
     """`build(case, spacing)` prepares one case without new processes; returns its folder and how often it was built."""
-    if hasattr(prepared, "ProcessPoolExecutor"):
-        monkeypatch.setattr(prepared, "ProcessPoolExecutor", lambda jobs, _: ThreadPoolExecutor(jobs))
-    else:
-        monkeypatch.setattr("preprocess.workers.pool", ThreadPoolExecutor)
-    built, save = [], prepared._save
-    monkeypatch.setattr(prepared, "_save", lambda path, array: (built.append(path.name), save(path, array)))
+    monkeypatch.setattr("preprocess.workers.pool", ThreadPoolExecutor)
+    built, save = [], preprocess.build._save
+    monkeypatch.setattr("preprocess.build._save", lambda path, array: (built.append(path.name), save(path, array)))
 
     def make(case, spacing=5.0):
         built.clear()
@@ -405,7 +406,8 @@ def test_row_101_what_was_prepared_is_built_again_when_input_settings_or_format_
     assert build(case, spacing=10.0)[1] == 4
     labelled(tmp_path / "in", value=61)
     assert build(case, spacing=10.0)[1] == 4
-    monkeypatch.setattr(prepared, "FORMAT", prepared.FORMAT + 1)
+    for module in (preprocess.build, prepared):
+        monkeypatch.setattr(module, "FORMAT", prepared.FORMAT + 1)
     assert build(case, spacing=10.0)[1] == 4
 
 
@@ -493,14 +495,14 @@ def test_row_104_what_breaks_the_making_of_batches_names_the_case(data, tmp_path
     def broken(*_):
         raise IndexError("out of bounds")
 
-    monkeypatch.setattr(batches, "cut_patch", broken)
+    monkeypatch.setattr(sampler, "cut_patch", broken)
     assert run_command(["train-liver", str(data), "-o", str(tmp_path / "run"), "--fold", "0/2", *SETTINGS]) == 5
     assert "cascade: case a: making a batch failed (IndexError('out of bounds'))" in capsys.readouterr().err
 
 
 def test_row_104_a_batch_that_never_comes_ends_the_training(data, tmp_path, monkeypatch):
     gate = threading.Event()
-    monkeypatch.setattr(batches, "cut_patch", lambda *_: gate.wait())
+    monkeypatch.setattr(sampler, "cut_patch", lambda *_: gate.wait())
     monkeypatch.setattr(training, "ahead", lambda make, start, case: batches.ahead(make, start, case, limit_s=0.3))
     with pytest.raises(ResourceError, match=r"^case a: no batch within 0.3 s"):
         train(job_at(tmp_path / "run", data), QUIET)
@@ -591,10 +593,10 @@ def test_row_107_a_gpu_too_small_for_a_batch_gets_halves_and_then_a_line(data, t
 def test_row_107_halves_add_up_to_the_gradient_of_the_whole(data, tmp_path):
     job = job_at(tmp_path / "run", data, "loss.name='ce'", "sampling.batch=4")
     state = fresh_state(job)
-    sampler = batches.Sampler(job.train, job.stage, job.settings, job.preparation)
+    drawn = sampler.Sampler(job.train, job.stage, job.settings, job.preparation)
     losses, gradients = [], []
     for state.parts in (1, 2):
-        losses.append(training._accumulated(state, sampler.batch(0), job))
+        losses.append(training._accumulated(state, drawn.batch(0), job))
         gradients.append(state.network.head.weight.grad.clone())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert torch.allclose(gradients[0], gradients[1], rtol=2e-2, atol=1e-4)
@@ -697,7 +699,7 @@ def test_row_109_a_full_disk_in_the_log_is_a_line_and_in_tensorboard_a_warning(t
 
 def test_row_109_a_full_disk_while_preparing_leaves_no_half_array(tmp_path):
     with full_disk(1000), pytest.raises(ResourceError, match=r"a\.npy cannot be written"):
-        prepared._save(tmp_path / "a.npy", np.zeros(5000, np.float16))
+        preprocess.build._save(tmp_path / "a.npy", np.zeros(5000, np.float16))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -723,7 +725,7 @@ def test_row_110_an_output_that_cannot_be_written_is_said_before_the_work(data, 
     for owner, name in (
         ("cascade.training", "train"),
         ("cascade.worker", "answers"),
-        ("preprocess.prepared", "_survey"),
+        ("preprocess.build", "_survey"),
     ):
         monkeypatch.setattr(f"{owner}.{name}", lambda *_: pytest.fail("worked"))
     assert run_command([*words, "-o", str(tmp_path / "file" / "out")]) == 5
