@@ -37,6 +37,9 @@ OUT := models
 RUNS := $(OUT)/runs
 TRAIN = OMP_NUM_THREADS=1 $(BIN)/cascade $(1) $(OUT)/data -o $(@D) \
 	--set training.validations=1 $(if $(wildcard $(@D)/resume.safetensors),--resume,$(2))
+# Named, since a plan fits widths to the machine's memory.
+HALF := --set 'network.features=[16, 32, 64, 80]'
+FULL := --set 'network.features=[32, 64, 128, 160]'
 
 .PHONY: models
 .SECONDARY:
@@ -46,15 +49,15 @@ $(OUT)/%.safetensors: $(RUNS)/%/ended
 	cp $(<D)/last.safetensors $@
 
 $(RUNS)/liver/ended: $(OUT)/data/plan.toml
-	$(call TRAIN,train-liver) --set 'network.features=[16, 32, 64, 80]' --fold all
+	$(call TRAIN,train-liver) $(HALF) --fold all
 	touch $@
 
 $(RUNS)/third-%/ended: $(OUT)/data/plan.toml
-	$(call TRAIN,train-tumor) --fold $*/3 --steps 2000
+	$(call TRAIN,train-tumor) $(FULL) --fold $*/3 --steps 2000
 	touch $@
 
 $(RUNS)/tumor-%/ended: $(RUNS)/third-%/ended
-	$(call TRAIN,train-tumor,--init $(<D)/last.safetensors) --fold $*/9 --steps 1000
+	$(call TRAIN,train-tumor,--init $(<D)/last.safetensors) $(FULL) --fold $*/9 --steps 1000
 	touch $@
 
 $(OUT)/data/plan.toml: $(CASES) | $(VENV)/installed

@@ -301,17 +301,18 @@ def test_make_models_runs_the_five_trainings_of_the_installed_files(tmp_path):
         if "bin/cascade" in line or line.startswith("cp ")
     ]
     once = "--set training.validations=1"
+    half, full = (f"--set 'network.features=[{widths}]'" for widths in ("16, 32, 64, 80", "32, 64, 128, 160"))
     train = "OMP_NUM_THREADS=1 bin/cascade train"
     wanted = [
         "bin/cascade prepare cases.csv -o data",
-        f"{train}-liver data -o runs/liver {once}  --set 'network.features=[16, 32, 64, 80]' --fold all",
+        f"{train}-liver data -o runs/liver {once}  {half} --fold all",
         "cp runs/liver/last.safetensors liver.safetensors",
     ]
     for k in range(2):
         begun = f"--init runs/third-{k}/last.safetensors"
         wanted += [
-            f"{train}-tumor data -o runs/third-{k} {once}  --fold {k}/3 --steps 2000",
-            f"{train}-tumor data -o runs/tumor-{k} {once} {begun} --fold {k}/9 --steps 1000",
+            f"{train}-tumor data -o runs/third-{k} {once}  {full} --fold {k}/3 --steps 2000",
+            f"{train}-tumor data -o runs/tumor-{k} {once} {begun} {full} --fold {k}/9 --steps 1000",
             f"cp runs/tumor-{k}/last.safetensors tumor-{k}.safetensors",
         ]
     assert own == wanted
