@@ -124,11 +124,10 @@ def joined(device: str) -> Iterator[Ranks]:
         yield Ranks(pick_device(device))
         return
     own = pick_device(device, int(os.environ["LOCAL_RANK"]))
-    control, pulse, gradients = _groups(own, world)
+    ranks = _Joined(own, int(os.environ["RANK"]), world, groups=_groups(own, world))
     if own.type == "cpu":
         # torchrun says one thread each, by OMP_NUM_THREADS, when nobody set that.
-        torch.set_num_threads(_own_cores(control, world))
-    ranks = _Joined(own, int(os.environ["RANK"]), world, control=control, pulse=pulse, gradients=gradients)
+        torch.set_num_threads(ranks.own_cores())
     if not ranks.first:
         logging.getLogger("cascade").setLevel(logging.ERROR)  # the first one warns
     watch = threading.Thread(target=ranks.watch, daemon=True, name="watch")
@@ -138,22 +137,16 @@ def joined(device: str) -> Iterator[Ranks]:
         ranks.largest(0)  # the end is common
     finally:
         if own.type == "cuda":
-            dist.destroy_process_group(ranks.gradients)  # may hang when another is gone: watched to the end
+            dist.destroy_process_group(ranks.groups["gradients"])  # may hang when another is gone: watched to the end
         ranks.over.set()
-        watch.join(LIMIT_S)
+        watch.join(2 * LIMIT_S)  # the last sign of life may have begun as the other stopped giving any
         dist.destroy_process_group()
+        # Destroyed, a group still has its threads while anyone holds it, and whoever holds `ranks` would: a thread that
+        # is yet to let go of its last tensor when Python ends aborts the process (pytorch/pytorch#179291).
+        ranks.groups.clear()
 
 
-def _own_cores(control: Any, world: int) -> int:
-    """This process's part of the cores that it may use: all, if a scheduler gave it some for itself, or an even one."""
-    own = (os.environ["GROUP_RANK"], cores())  # the number of its machine
-    everyone: list[Any] = [None] * world
-    dist.all_gather_object(everyone, own, group=control)
-    sharing = sum(bool(machine == own[0]) and not there.isdisjoint(own[1]) for machine, there in everyone)
-    return max(1, usable_cores(own[1]) // sharing)
-
-
-def _groups(device: torch.device, world: int) -> tuple[Any, Any, Any]:
+def _groups(device: torch.device, world: int) -> dict[str, Any]:
     """The groups for all that is said, for signs of life, and for gradients: gloo, on a GPU NCCL for the last."""
     try:
         dist.init_process_group("gloo", timeout=timedelta(seconds=JOIN_S))
@@ -165,8 +158,10 @@ def _groups(device: torch.device, world: int) -> tuple[Any, Any, Any]:
             raise UsageError(f"--device: processes differ ({', '.join(kinds)}): give all --device cpu")
         if device.type == "cuda":
             torch.cuda.set_device(device)
-            return control, pulse, dist.new_group(backend="nccl", timeout=_PATIENCE)
-        return control, pulse, control
+            gradients = dist.new_group(backend="nccl", timeout=_PATIENCE)
+        else:
+            gradients = control
+        return {"control": control, "pulse": pulse, "gradients": gradients}
     except (RuntimeError, ValueError) as error:
         raise ResourceError(
             f"the {world} processes cannot reach each other ({short(error)}); start the same torchrun on every machine"
@@ -181,9 +176,7 @@ class _Joined(Ranks):
     a thread exchanges: no matter how long the others are at work, they are not taken for dead.
     """
 
-    control: Any
-    pulse: Any
-    gradients: Any
+    groups: dict[str, Any]
     over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -208,20 +201,20 @@ class _Joined(Ranks):
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         with self._reached():
-            dist.all_reduce(flat, group=self.gradients)
+            dist.all_reduce(flat, group=self.groups["gradients"])
         for tensor, summed in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(summed.view_as(tensor))
 
     def largest(self, value: float) -> float:
         tensor = torch.tensor(float(value), dtype=torch.float64)
         with self._reached():
-            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
+            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.groups["control"])
         return tensor.item()
 
     def gather(self, value: _T) -> list[_T]:
         values: list[Any] = [None] * self.world
         with self._reached():
-            dist.all_gather_object(values, value, group=self.control)
+            dist.all_gather_object(values, value, group=self.groups["control"])
         return values
 
     def from_first(self, make: Callable[[], _T]) -> _T:
@@ -231,12 +224,18 @@ class _Joined(Ranks):
             torch.save(made, buffer)
             sent = [buffer.getvalue()]
         with self._reached():
-            dist.broadcast_object_list(sent, src=0, group=self.control)
+            dist.broadcast_object_list(sent, src=0, group=self.groups["control"])
         if self.first:
             return made
         # What lies on the CPU stays there: the optimiser counts its steps on it.
         own = lambda storage, place: storage if place == "cpu" else storage.cuda(self.device)  # noqa: E731
         return cast(_T, torch.load(io.BytesIO(sent[0]), map_location=own, weights_only=False))
+
+    def own_cores(self) -> int:
+        """This process's part of the cores that it may use: all, if given some for itself, or an even one."""
+        own = (os.environ["GROUP_RANK"], cores())  # the number of its machine
+        sharing = sum(machine == own[0] and not there.isdisjoint(own[1]) for machine, there in self.gather(own))
+        return max(1, usable_cores(own[1]) // sharing)
 
     def watch(self) -> None:
         """Exchange signs of life until `over`. When another process gives none, end this one with exit code 5.
@@ -245,7 +244,7 @@ class _Joined(Ranks):
         """
         try:
             while not self.over.wait(PULSE_S):
-                dist.all_reduce(torch.zeros(1), group=self.pulse)
+                dist.all_reduce(torch.zeros(1), group=self.groups["pulse"])
         except RuntimeError:
             if not self.over.wait(GRACE_S):  # it may be about to end by itself, with a better message
                 leave(self._gone)

@@ -94,6 +94,7 @@ def test_processes_that_were_given_different_things_are_refused(data, tmp_path):
 
 TRAININGS = """
 import json, pickle
+import torch.distributed.nn  # later, it would hold the group of all, which does nothing, as a default of its functions
 from cascade.ranks import joined
 from tests.made_training import job_at
 data, folder = map(Path, sys.argv[1:])
@@ -138,7 +139,10 @@ with joined("cpu") as ranks:
     time.monotonic = lambda: clock() * (1 + rank)  # twice as fast there
     told["minutes"] = run(ranks, "minutes", "training.steps=1000000", held_out=[], minutes=0.02)
     time.monotonic = clock
-    (folder / f"{rank}.pickle").write_bytes(pickle.dumps(told))
+
+names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+told["left"] = [name for name in names if "gloo" in name]
+(folder / f"{rank}.pickle").write_bytes(pickle.dumps(told))
 """
 
 
@@ -193,11 +197,17 @@ def test_cores_are_shared_with_those_alone_who_may_use_the_same(monkeypatch, oth
     monkeypatch.setenv("GROUP_RANK", "0")
     monkeypatch.setattr("cascade.ranks.cores", lambda: frozenset({0, 1, 2, 3}))
     monkeypatch.setattr("cascade.ranks.dist.all_gather_object", gather)
-    assert ranks._own_cores(None, len(others)) == own_cores
+    assert ranks._Joined(CPU, 0, len(others), groups={"control": None}).own_cores() == own_cores
 
 
 def test_the_limits_until_the_others_end_add_up_to_less_than_a_minute():
     assert PULSE_S + LIMIT_S + GRACE_S < 60
+
+
+def test_no_thread_of_torch_is_left_that_could_abort_the_end(told):
+    """Though `ranks` is still held there: a group ends its threads when nobody holds it any more."""
+    _, first, second = told
+    assert (first["left"], second["left"]) == ([], [])
 
 
 def test_only_the_first_writes(told):
