@@ -241,5 +241,5 @@ def _by_one(volume: Volume, stage: TumorStage, kept: _Kept) -> LabelMap:
     box = Box.whole(volume.grid)
     fused = kept.fuse(coarse, RoiProbabilities(liver, classes[1], grid), volume.grid, box, stage.policy)
     policy = stage.policy
-    fused = credible(fused, volume, policy.minimum_contrast_hu)
+    fused = credible(fused, volume, policy)
     return clean_up(fused, policy.minimum_lesion_mm3, volume, policy.outline_share)[0]

@@ -156,7 +156,7 @@ def change_intensity(patch: Tensor, rng: np.random.Generator, settings: Augmenta
         patch = _smoothed(patch, (3, 3, 3))
     if rng.random() < settings.thick_slices_share:
         patch = _thickened(patch, int(rng.integers(2, 5)))
-    if _drawn(rng, settings.large_pixels_share):
+    if drawn(rng, settings.large_pixels_share):
         patch = _with_large_pixels(patch, float(rng.uniform(*_PIXELS)))
     noise = np.abs(rng.normal(0, settings.noise / 2))
     seed = torch.Generator(patch.device).manual_seed(int(rng.integers(2**31)))
@@ -167,7 +167,7 @@ def _graded(levels: Tensor, rng: np.random.Generator, settings: Augmentation) ->
     """What becomes of each of `levels` in -1..1 by all that depends on a voxel's value alone; so a patch needs but look
     its values up.
     """
-    if _drawn(rng, settings.narrow_window_share):
+    if drawn(rng, settings.narrow_window_share):
         levels = levels.clamp(-1 + rng.uniform(0, _NARROWER), 1 - rng.uniform(0, _NARROWER))
     if settings.tone > 0:
         levels = _toned(levels, np.exp(rng.uniform(-settings.tone, settings.tone, _TONES)))
@@ -177,7 +177,7 @@ def _graded(levels: Tensor, rng: np.random.Generator, settings: Augmentation) ->
     return ((levels.clamp(-1, 1) + 1) / 2) ** exponent * 2 - 1
 
 
-def _drawn(rng: np.random.Generator, share: float) -> bool:
+def drawn(rng: np.random.Generator, share: float) -> bool:
     """True for `share` of the calls. A share of 0 draws nothing: patches without the setting stay as they were."""
     return share > 0 and rng.random() < share
 

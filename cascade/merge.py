@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from preprocess.components import components, fill_holes, largest
 from preprocess.geometry import Box, Grid
-from preprocess.lesions import AROUND_MM, without_contrast
+from preprocess.lesions import AROUND_MM
 from preprocess.outlines import Seen, outlined
 from preprocess.resample import FloatArray, slabs
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
 from stage2_tumor.predict import RoiProbabilities
 from stage2_tumor.recipe import TumorPolicy
+from stage2_tumor.visibility import faint_and_clear
 
 #: A second liver part of at least this share of the largest is worth a warning when it is dropped.
 NOTABLE_SHARE = 0.1
@@ -30,7 +31,8 @@ class Fused:
 
     `tumor` may lie outside `liver`; `labels` holds only the tumour inside it. `agreement` is the Dice of both stages'
     livers before they were fused, None where there was one stage. `sure` is where tumour is certain enough for a lesion
-    to count, None where every one does; `possible` is where one that counts may reach, None where it stays as it is.
+    to count, None where every one does, and `likely` where it is for one that is clear to see (`credible`); `possible`
+    is where one that counts may reach, None where it stays as it is.
     """
 
     liver: Mask
@@ -38,6 +40,7 @@ class Fused:
     grid: Grid
     agreement: float | None = None
     sure: Mask | None = None
+    likely: Mask | None = None
     possible: Mask | None = None
 
     @property
@@ -57,7 +60,7 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
     decides.
     """
     grid = full.cropped(box)
-    liver, tumor, sure, possible = (np.empty(grid.shape, bool) for _ in range(4))
+    liver, tumor, sure, likely, possible = (np.empty(grid.shape, bool) for _ in range(5))
     both = size = 0
     weight = policy.stage2_weight
     least = pooled_threshold(policy.liver_threshold, weight)
@@ -65,26 +68,26 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
         liver[z] = pool_factor(p1, weight) * p2 >= least
         tumor[z] = p1 * p_tumor >= policy.tumor_threshold**2
         sure[z] = p1 * p_tumor >= policy.tumor_peak**2
+        likely[z] = p1 * p_tumor >= policy.clear_peak**2
         possible[z] = p1 * p_tumor >= policy.outline_threshold**2
         one, two = p1 >= policy.liver_threshold, p2 >= policy.liver_threshold
         both += int(np.count_nonzero(one & two))
         size += int(np.count_nonzero(one) + np.count_nonzero(two))
-    return Fused(liver, tumor, grid, 2 * both / max(1, size), sure, possible)
+    return Fused(liver, tumor, grid, 2 * both / max(1, size), sure, likely, possible)
 
 
-def credible(fused: Fused, roi: Volume, minimum_hu: float) -> Fused:
-    """`fused`, but sure nowhere in tumours that differ from the liver around by less than `minimum_hu`.
-
-    `roi` is the scan on the grid of `fused`.
+def credible(fused: Fused, roi: Volume, policy: TumorPolicy) -> Fused:
+    """`fused`, but sure nowhere in tumours that are too faint to be seen, and where it is `likely` in those that are
+    clear to see (`stage2_tumor.visibility`). `roi` is the scan on the grid of `fused`.
     """
-    tumor = fused.tumor & fused.liver
-    box = Box.around(tumor)
-    if box is None or fused.sure is None:
+    box = Box.around(fused.tumor & fused.liver)
+    if box is None or fused.sure is None or fused.likely is None:
         return fused
     part = box.grown(AROUND_MM[1], fused.grid).slices
-    tissue = fused.liver[part] & ~fused.tumor[part]
+    hu, spacing = roi.array[part], roi.grid.spacing_mm
+    faint, clear = faint_and_clear(fused.tumor[part], fused.liver[part], hu, spacing, policy)
     sure = fused.sure.copy()
-    sure[part] &= ~without_contrast(tumor[part], tissue, roi.array[part], roi.grid.spacing_mm, minimum_hu)
+    sure[part] = (sure[part] & ~faint) | (fused.likely[part] & clear)
     return replace(fused, sure=sure)
 
 

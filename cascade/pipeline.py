@@ -166,7 +166,7 @@ def _fused(
         fine = refine(roi, rough.liver, tumor)
     with watch.step("merge"):
         fused = fuse(coarse, fine, volume.grid, box, tumor.policy)
-        return credible(fused, roi, tumor.policy.minimum_contrast_hu)
+        return credible(fused, roi, tumor.policy)
 
 
 def refine(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:

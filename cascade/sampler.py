@@ -17,8 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cascade.augment import Warp, change_intensity, cut_field, cut_patch, cut_scan, mirrored, random_affine, random_bend
+from cascade.augment import (
+    Warp,
+    change_intensity,
+    cut_field,
+    cut_patch,
+    cut_scan,
+    drawn,
+    mirrored,
+    random_affine,
+    random_bend,
+)
 from cascade.painting import paint_lesions
+from cascade.phases import change_phase
 from cascade.settings import Settings
 from cascade.stages import Stage
 from preprocess.components import components
@@ -112,6 +123,8 @@ class Sampler:
         centre += np.round(rng.uniform(-0.25, 0.25, 3) * self._settings.sampling.patch).astype(int)  # not only middles
         image, regions = self._cut(source.image, source.labels, centre, rng)
         trust = _trust(regions, source.drawn)
+        if drawn(rng, augmentation.phase_share):
+            image = change_phase(image, regions, self._preparation, rng)
         if rng.random() < self._settings.lesions.share:
             image, regions, trust = self._with_lesions(image, regions, trust, rng)
         image = change_intensity(image, rng, augmentation)

@@ -19,11 +19,12 @@ from evaluate.overlap import Overlap
 from preprocess.cases import Case
 from preprocess.components import components
 from preprocess.geometry import Box, Index, Triple, index3
-from preprocess.lesions import AROUND_MM, without_contrast
+from preprocess.lesions import AROUND_MM
 from preprocess.outlines import Seen, outlined
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 from stage1_liver.predict import find_liver
 from stage2_tumor.recipe import TumorPolicy
+from stage2_tumor.visibility import faint_and_clear
 
 #: A place in the tables: of liver_threshold, tumor_threshold, tumor_peak and minimum_lesion_mm3.
 Place = tuple[int, int, int, int]
@@ -128,8 +129,9 @@ def sweep(
 class _Seen:
     """The region of interest and, in it, how many liver thresholds, tumour thresholds and peaks are reached.
 
-    `tumor`, `peak`, `possible` (where a lesion may reach) and `hu` are cut to `spot`, the part of the region that is
-    tumour at the lowest threshold, and its surroundings.
+    `tumor`, `peak`, `likely` (enough for a clear lesion), `possible` (where a lesion may reach) and `hu` are cut to
+    `spot`, the part of the region that is tumour at the lowest threshold, and its surroundings. `policy` has what is
+    not tried.
     """
 
     box: Box
@@ -138,23 +140,23 @@ class _Seen:
     tumor: _Levels
     peak: _Levels
     peaks: int
+    likely: Mask
     possible: Mask
     hu: NDArray[Any]
     spacing_mm: Triple
-    minimum_hu: float
-    outline_share: float
+    policy: TumorPolicy
 
-    def credible(self, liver: Mask, threshold: int) -> Mask:
-        """Where in `spot` a tumour may count, as `cascade.merge.credible` has it."""
-        tumor = self.tumor > threshold
-        return ~without_contrast(tumor & liver, liver & ~tumor, self.hu, self.spacing_mm, self.minimum_hu)
+    def credible(self, liver: Mask, threshold: int) -> _Levels:
+        """How many peaks are reached in `spot`, for tumours at a threshold as `cascade.merge.credible` has it."""
+        faint, clear = faint_and_clear(self.tumor > threshold, liver, self.hu, self.spacing_mm, self.policy)
+        return np.where(self.likely & clear, np.uint8(self.peaks), self.peak * ~faint)
 
     def drawn(self, parts: NDArray[np.int32], wanted: Mask, liver: Mask) -> NDArray[np.int32]:
         """The numbered `parts` as `cascade.merge.clean_up` draws those that are `wanted`; `liver` is cut to `spot`."""
-        if not self.outline_share:
+        if not self.policy.outline_share:
             return parts
         seen = Seen(self.possible & liver, liver & (parts == 0), self.hu, self.spacing_mm)
-        return outlined(parts, wanted, seen, self.outline_share)
+        return outlined(parts, wanted, seen, self.policy.outline_share)
 
     @staticmethod
     def of(volume: Volume, stages: tuple[LiverStage, TumorStage], candidates: Candidates) -> _Seen | None:
@@ -169,11 +171,12 @@ class _Seen:
         fine = refine(roi, rough.liver, tumor)
         weight = tumor.policy.stage2_weight
         of_liver, of_tumor, of_peak = (np.empty(box.shape, np.uint8) for _ in range(3))
-        possible = np.empty(box.shape, bool)
+        likely, possible = np.empty(box.shape, bool), np.empty(box.shape, bool)
         for z, (p1, p2, p_tumor) in enumerate(probabilities(coarse, fine, volume.grid, box)):
             of_liver[z] = _reached(pool_factor(p1, weight) * p2, candidates.liver_threshold, weight)
             of_tumor[z] = _reached(p1 * p_tumor, candidates.tumor_threshold)
             of_peak[z] = _reached(p1 * p_tumor, candidates.tumor_peak)
+            likely[z] = p1 * p_tumor >= tumor.policy.clear_peak**2
             possible[z] = p1 * p_tumor >= tumor.policy.outline_threshold**2
         spot = (Box.around(of_tumor) or Box((0, 0, 0), (1, 1, 1))).grown(AROUND_MM[1], roi.grid).slices
         return _Seen(
@@ -183,11 +186,11 @@ class _Seen:
             of_tumor[spot].copy(),
             of_peak[spot].copy(),
             len(candidates.tumor_peak),
+            likely[spot].copy(),
             possible[spot].copy(),
             roi.array[spot],
             roi.grid.spacing_mm,
-            tumor.policy.minimum_contrast_hu,
-            tumor.policy.outline_share,
+            tumor.policy,
         )
 
 
@@ -224,17 +227,17 @@ def _reached(product: NDArray[np.float32], thresholds: Sequence[float], weight: 
 
 
 def _tumor_tables(
-    seen: _Seen, liver: Mask, at_threshold: tuple[int, Mask], minimum_voxels: Sequence[float], lesions: _TrueLesions
+    seen: _Seen, liver: Mask, at_threshold: tuple[int, _Levels], minimum_voxels: Sequence[float], lesions: _TrueLesions
 ) -> Table:
     """(3, peaks, minima) for the tumours inside `liver` at one threshold: the parts are found once for all of them.
 
-    `at_threshold` is its number, and where tumours may count.
+    `at_threshold` is its number, and how many peaks are reached where tumours may count.
     """
     threshold, credible = at_threshold
     numbered, sizes = components((seen.tumor > threshold) & liver[seen.spot])
     at = numbered > 0
     peak = np.zeros(len(sizes), np.uint8)
-    np.maximum.at(peak, numbered[at], (seen.peak * credible)[at])
+    np.maximum.at(peak, numbered[at], credible[at])
     numbered = seen.drawn(numbered, peak > 0, liver[seen.spot])
     at = numbered > 0
     part, true = numbered[at], lesions.numbers[seen.spot][at]

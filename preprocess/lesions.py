@@ -19,15 +19,13 @@ AROUND_MM = (3.0, 10.0)
 _VOXELS = 500_000
 
 
-def without_contrast(tumor: Mask, tissue: Mask, hu: NDArray[Any], spacing_mm: Triple, minimum_hu: float) -> Mask:
-    """The 6-connected parts of `tumor` (z, y, x) whose mean differs by less than `minimum_hu` from that of the `tissue`
-    around them, at `AROUND_MM`. A part without such tissue is none of them."""
-    out = np.zeros_like(tumor)
-    if minimum_hu == 0 or not tumor.any():
-        return out
-    numbered, _ = components(tumor)
+def contrasts(numbered: NDArray[np.int32], tissue: Mask, hu: NDArray[Any], spacing_mm: Triple) -> NDArray[np.float64]:
+    """By how many HU the mean of each part of `numbered` (z, y, x), whose parts count from 1, lies above that of the
+    `tissue` around it, at `AROUND_MM`; by number. NaN for a part without such tissue, and for 0."""
+    out = np.full(int(numbered.max(initial=0)) + 1, np.nan)
     for number, box in enumerate(ndimage.find_objects(numbered), 1):
-        part = numbered[box] == number
+        if box is None:
+            continue
         near = grown(box, AROUND_MM[1], spacing_mm)
         every = math.ceil((numbered[near].size / _VOXELS) ** (1 / 3))
         thin = tuple(slice(axis.start, axis.stop, every) for axis in near)
@@ -37,7 +35,7 @@ def without_contrast(tumor: Mask, tissue: Mask, hu: NDArray[Any], spacing_mm: Tr
         away = ndimage.distance_transform_edt(~inside, [s * every for s in spacing_mm])
         around = tissue[thin] & (away > AROUND_MM[0]) & (away <= AROUND_MM[1])
         if around.any():
-            out[box] |= part & (abs(hu[box][part].mean() - hu[thin][around].mean()) < minimum_hu)
+            out[number] = hu[box][numbered[box] == number].mean() - hu[thin][around].mean()
     return out
 
 

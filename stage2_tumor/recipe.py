@@ -21,9 +21,11 @@ class TumorPolicy:
     2's tumour reaches `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3`, and those that reach
     `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
     So are those whose mean differs from that of the liver around by less than `minimum_contrast_hu`: what nobody could
-    see there. Those that stay are drawn anew (`preprocess.outlines`): of the voxels near them that reach
-    `outline_threshold` they hold those whose HU have gone `outline_share` of the way from the liver's to their own; 0
-    leaves them as the networks draw them. Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
+    see there. One that is darker than it by `clear_contrast_hu` (least and most), as tumours mostly are, and has
+    `clear_mm3` need only reach `clear_peak`; with 1 none does. Those that stay are drawn anew (`preprocess.outlines`):
+    of the voxels near them that reach `outline_threshold` they hold those whose HU have gone `outline_share` of the way
+    from the liver's to their own; 0 leaves them as the networks draw them. Stage 2 looks at most `reach_mm` beyond the
+    liver of stage 1.
     """
 
     stage2_weight: float
@@ -33,6 +35,9 @@ class TumorPolicy:
     minimum_lesion_mm3: float
     reach_mm: float
     minimum_contrast_hu: float
+    clear_peak: float
+    clear_contrast_hu: tuple[float, float]
+    clear_mm3: float
     outline_threshold: float
     outline_share: float
 
@@ -42,7 +47,13 @@ class TumorPolicy:
         for name in ("liver_threshold", "tumor_threshold", "tumor_peak", "outline_threshold"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"policy.{name} = {getattr(self, name)} must lie between 0 and 1")
-        if min(self.minimum_lesion_mm3, self.reach_mm, self.minimum_contrast_hu) < 0:
-            raise UsageError("policy.minimum_lesion_mm3, reach_mm and minimum_contrast_hu must not be negative")
+        if min(self.minimum_lesion_mm3, self.reach_mm, self.minimum_contrast_hu, self.clear_mm3) < 0:
+            raise UsageError("policy.minimum_lesion_mm3, reach_mm, minimum_contrast_hu, clear_mm3 must not be negative")
+        if not 0 < self.clear_peak <= 1:
+            raise UsageError(f"policy.clear_peak = {self.clear_peak} must lie above 0, and not above 1")
+        if not 0 <= self.clear_contrast_hu[0] <= self.clear_contrast_hu[1]:
+            raise UsageError(
+                f"policy.clear_contrast_hu = {list(self.clear_contrast_hu)} must be the least and the most, from 0"
+            )
         if not 0 <= self.outline_share < 1:
             raise UsageError(f"policy.outline_share = {self.outline_share} must be 0, or lie below 1")

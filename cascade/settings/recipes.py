@@ -26,7 +26,15 @@ _BEFORE: tuple[tuple[str, str, Table], ...] = (
     (
         "policy",
         "tumor_threshold",
-        {"minimum_contrast_hu": 0.0, "stage2_weight": 0.5, "outline_threshold": 0.5, "outline_share": 0.0},
+        {
+            "minimum_contrast_hu": 0.0,
+            "clear_peak": 1.0,
+            "clear_contrast_hu": [0.0, 0.0],
+            "clear_mm3": 0.0,
+            "stage2_weight": 0.5,
+            "outline_threshold": 0.5,
+            "outline_share": 0.0,
+        },
     ),
 )
 _POLICIES: Mapping[str, type[Any]] = {"liver": LiverPolicy, "tumor": TumorPolicy}

@@ -73,8 +73,9 @@ class Augmentation:
     `bend_share`), or the network never sees an image as sharp as those it is used on. Patches that are mirrored are so
     along each axis half the time. `tone` bends the grey values: the logarithm of how much steeper a piece may be.
     `large_pixels_share` of the patches lose resolution in y and x, `narrow_window_share` come clipped to a narrower HU
-    window. `no_liver_share` show the part of a scan above or below the liver alone, where the case has one;
-    `decoy_share` no body at all (see `stage1_liver.decoys`).
+    window; in `phase_share` the liver looks as in another contrast phase (`cascade.phases`). `no_liver_share` show the
+    part of a scan above or below the liver alone, where the case has one; `decoy_share` no body at all (see
+    `stage1_liver.decoys`).
     """
 
     affine_share: float
@@ -92,6 +93,7 @@ class Augmentation:
     thick_slices_share: float
     large_pixels_share: float
     narrow_window_share: float
+    phase_share: float
     cut_share: float
     field_share: float
     no_liver_share: float

@@ -335,9 +335,9 @@ def test_a_narrow_window_clips_both_ends_and_moves_nothing_between():
 def test_a_share_of_nothing_draws_nothing():
     """So patches of a recipe without a setting are those of before there was the setting."""
     generator = rng()
-    assert not augment._drawn(generator, 0.0)
+    assert not augment.drawn(generator, 0.0)
     assert generator.random() == rng().random()
-    assert augment._drawn(generator, 1.0)
+    assert augment.drawn(generator, 1.0)
     generator, by_hand = rng(), rng()
     change_intensity(torch.zeros(2, 3, 4), generator, OFF)
     by_hand.random(5)  # contrast, brightness, gamma, blur, thick slices

@@ -14,7 +14,9 @@ AXES = ((-2 / 7, -3 / 7, 6 / 7), (-3 / 7, 6 / 7, 2 / 7), (6 / 7, 2 / 7, 3 / 7))
 #: 10 mm3 a voxel.
 FULL = Grid((4, 5, 7), (5.0, 2.0, 1.0), (10.0, -20.0, 30.0), AXES)
 BOX = Box((1, 2, 1), (3, 5, 6))
-POLICY = TumorPolicy(0.5, 0.5, 0.25, 0.5, 20.0, 10.0, minimum_contrast_hu=0.0, outline_threshold=0.1, outline_share=0.5)
+POLICY = TumorPolicy(
+    0.5, 0.5, 0.25, 0.5, 20.0, 10.0, 0.0, 0.3, (0.0, 0.0), 0.0, outline_threshold=0.1, outline_share=0.5
+)
 SLAB = Grid((1, 5, 7), (5.0, 2.0, 1.0))
 
 
@@ -65,6 +67,13 @@ def test_the_tumour_is_where_its_geometric_mean_with_stage_1s_liver_reaches_the_
     assert np.argwhere(fused.sure).tolist() == [[0, 0, 0]]
 
 
+def test_a_clear_one_has_a_peak_of_its_own():
+    roi = FULL.cropped(BOX)
+    tumor = filled(roi, (np.s_[0, 1, 2], 0.18), (np.s_[1, 2, 3], 0.17))  # roots of .5 of these: .3 exactly, and .292
+    fused = fuse(coarse(filled(FULL, (np.s_[:], 0.5))), RoiProbabilities(filled(roi), tumor, roi), FULL, BOX, POLICY)
+    assert np.argwhere(fused.likely).tolist() == [[0, 1, 2]]
+
+
 def test_stage_2_counts_for_its_weight_in_the_mean_of_the_liver_alone():
     one, two, tumor = 0.0625, 0.75, 0.9
     roi = FULL.cropped(BOX)
@@ -102,7 +111,7 @@ def test_each_stage_is_read_on_its_own_grid():
     first = filled(columns, (np.s_[:, :, :2], 1.0))  # the scan's columns 0-3, the region's 0 and 1
     second = filled(rows, (np.s_[:, 1], 1.0))  # rows 3-5
     tumor = filled(rows, (np.s_[3], 1.0))
-    strict = TumorPolicy(0.5, 0.75, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 0.0)  # p1 * p2 >= 0.5625: both
+    strict = TumorPolicy(0.5, 0.75, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0, (0.0, 0.0), 0.0, 0.5, 0.0)  # p1 * p2 >= 0.5625: both
     fused = fuse(coarse(first, columns), RoiProbabilities(second, tumor, rows), full, box, strict)
     # along the region's columns p1 is 1 .75 .25 0 0 0, along its rows p2 is 0 0 1/3 2/3 1 1
     liver = np.zeros(roi.shape, bool)
@@ -231,19 +240,40 @@ def test_pasted_refuses_a_part_of_another_shape():
         pasted(part, BOX, FULL)
 
 
-def test_a_lesion_like_the_liver_around_it_does_not_count():
-    grid = Grid((3, 20, 40), (5.0, 2.0, 1.0))
+def credible_lesions(least_hu, clear=(30.0, 55.0), clear_mm3=0.0):
+    """Which of a faint lesion (10 HU darker), a dark one (40) and one like fat (70) count, all likely, the last sure;
+    and with how many voxels they come out."""
+    grid = Grid((3, 20, 60), (5.0, 2.0, 1.0))
     liver, tumor, hu = np.ones(grid.shape, bool), np.zeros(grid.shape, bool), np.full(grid.shape, 100, np.int16)
-    faint, dark = np.s_[1, 3:6, 4:9], np.s_[1, 12:15, 25:30]
-    tumor[faint] = tumor[dark] = True
-    hu[faint], hu[dark] = 90, 70
-    fused, roi = Fused(liver, tumor, grid, sure=tumor), Volume(hu, grid)
-    labels, _ = clean_up(credible(fused, roi, 15.0), 0.0)
-    assert (labels.array[dark] == 2).all()
-    assert (labels.array[faint] == 1).all()
-    assert (clean_up(credible(fused, roi, 0.0), 0.0)[0].array == np.where(tumor, 2, 1)).all()
-    assert (fused.sure == tumor).all()
-    assert credible(Fused(liver, tumor, grid), roi, 15.0).sure is None  # stage 1 alone
+    faint, dark, fat = np.s_[1, 3:6, 4:9], np.s_[1, 12:15, 25:30], np.s_[1, 8:10, 48:52]
+    for where, value in ((faint, 90), (dark, 60), (fat, 30)):
+        tumor[where], hu[where] = True, value
+    sure, likely = np.zeros_like(tumor), np.zeros_like(tumor)
+    sure[faint], sure[1, 9, 50], likely[1, 13, 27], likely[1, 4, 5] = True, True, True, True
+    fused, roi = Fused(liver, tumor, grid, sure=sure, likely=likely), Volume(hu, grid)
+    policy = replace(POLICY, minimum_contrast_hu=least_hu, clear_contrast_hu=clear, clear_mm3=clear_mm3)
+    labels, _ = clean_up(credible(fused, roi, policy), 0.0)
+    assert np.count_nonzero(fused.sure) == 16  # as it was
+    return [int(np.count_nonzero(labels.array[where] == 2)) for where in (faint, dark, fat)]
+
+
+def test_a_lesion_like_the_liver_around_it_does_not_count():
+    assert credible_lesions(15.0, clear=(0.0, 0.0)) == [0, 0, 8]
+    assert credible_lesions(0.0, clear=(0.0, 0.0)) == [15, 0, 8]
+
+
+def test_one_that_is_clear_to_see_counts_where_it_is_but_likely():
+    assert credible_lesions(15.0) == [0, 15, 8]
+    assert credible_lesions(15.0, clear_mm3=150.0) == [0, 15, 8]
+    assert credible_lesions(15.0, clear_mm3=151.0) == [0, 0, 8]  # 15 voxels of 10 mm3
+    assert credible_lesions(15.0, clear=(41.0, 55.0)) == [0, 0, 8]
+    assert credible_lesions(15.0, clear=(30.0, 39.0)) == [0, 0, 8]
+
+
+def test_stage_1_alone_has_no_lesion_to_judge():
+    grid = Grid((3, 20, 40), (5.0, 2.0, 1.0))
+    liver = np.ones(grid.shape, bool)
+    assert credible(Fused(liver, liver, grid), Volume(np.zeros(grid.shape, np.int16), grid), POLICY).sure is None
 
 
 def drawn_too_small():

@@ -79,6 +79,15 @@ def test_a_batch_has_the_documented_shapes(case, stage, regions):
     assert set(batch.target.unique().tolist()) <= {0, 1}
 
 
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_share_of_the_patches_shows_another_contrast_phase(case, monkeypatch, share):
+    monkeypatch.setattr("cascade.phases._LEAST", 1)
+    rules = [*PLAIN, *only(TUMOR, liver=1), f"augmentation.phase_share={share}"]
+    batch = Sampler([case("a", np.ones((9, 9, 9), np.uint8))], TUMOR, settings("tumor", *rules), PREPARATION).batch(0)
+    inside = batch.image[batch.target[:, :1] > 0]
+    assert (inside.std() > 0.001) == bool(share)  # the liver was even
+
+
 def test_a_batch_depends_on_seed_and_step_alone(case):
     cases = [case("a", body()), case("b", body(), value=0.5)]
     sampler, again = (Sampler(cases, TUMOR, settings("tumor"), PREPARATION) for _ in range(2))

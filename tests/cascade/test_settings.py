@@ -342,6 +342,9 @@ def test_what_an_earlier_version_stored_stands_for_what_it_did():
         "network": {"encoder": "plain", "blocks": 1, "features": [4, 8]},
         "policy": {
             "minimum_contrast_hu": 0.0,
+            "clear_peak": 1.0,
+            "clear_contrast_hu": [0.0, 0.0],
+            "clear_mm3": 0.0,
             "stage2_weight": 0.5,
             "outline_threshold": 0.5,
             "outline_share": 0.0,

@@ -37,6 +37,12 @@ def unsure_tumor(image, where=None):
     return np.stack([liver, tumor]).astype(np.float32)
 
 
+def unsure_dark_tumor(image, where=None):
+    liver = 1 / (1 + np.exp(-6 * (image - fakes.prepared(0))))
+    tumor = 1 / (1 + np.exp(-24 * (fakes.prepared(75) - image)))
+    return np.stack([liver, liver * tumor]).astype(np.float32)
+
+
 @pytest.fixture
 def stages():
     runner = fakes.fake_runner()
@@ -75,13 +81,38 @@ def with_label(case, tumor_label="expert"):
 
 @pytest.mark.parametrize(  # with 60 one of the lesions is too faint
     "changes",
-    [{}, {"minimum_contrast_hu": 60.0}, {"stage2_weight": 0.8}, {"outline_threshold": 0.2, "outline_share": 0.5}],
+    [
+        {},
+        {"minimum_contrast_hu": 60.0},
+        {"stage2_weight": 0.8},
+        {"outline_threshold": 0.2, "outline_share": 0.5},
+    ],
 )
 def test_each_number_is_that_of_the_mask_that_the_policy_gives(stages, scan, changes):
     volume, truth = scan
     stages = stages[0], replace(stages[1], policy=replace(stages[1].policy, **changes))
     tables = sweep(with_label(CASE), volume, truth, stages, FEW)
     assert (tables.case, tables.patient, tables.lesions) == ("a", "p", 5)
+    assert len(agreeing(tables, volume, truth, stages)) > 10  # the policies do differ
+
+
+def test_so_it_is_where_dark_lesions_count_for_being_clear_to_see(stages, scan):
+    volume, truth = scan
+    darker = np.where(volume.array > 100, 100 - 0.4 * (volume.array - 100), volume.array)  # what was brighter
+    volume = replace(volume, array=darker.astype(np.float32))
+    clear = {"clear_peak": 0.45, "clear_contrast_hu": (15.0, 40.0), "clear_mm3": 100.0, "minimum_contrast_hu": 12.0}
+    every = []
+    for changes in (clear, {**clear, "clear_peak": 1.0}):
+        policy = replace(stages[1].policy, **changes)
+        dark = stages[0], replace(stages[1], infer=unsure_dark_tumor, policy=policy)
+        every.append(sweep(with_label(CASE), volume, truth, dark, FEW))
+        agreeing(every[-1], volume, truth, dark)
+    assert (every[0].tumors[FOUND] >= every[1].tumors[FOUND]).all()
+    assert (every[0].tumors[FOUND] > every[1].tumors[FOUND]).any()
+
+
+def agreeing(tables, volume, truth, stages):
+    """The different scores in `tables`, each of which is that of the mask which the pipeline makes with that policy."""
     seen = set()
     for place in itertools.product(*map(range, FEW.shape)):
         policy = FEW.policy(place, stages[1].policy)
@@ -92,8 +123,8 @@ def test_each_number_is_that_of_the_mask_that_the_policy_gives(stages, scan, cha
         assert tables.tumors[(DICE, *place)] == pytest.approx(tumor.dice())
         assert (tables.tumors[(FALSE, *place)], tables.tumors[(FOUND, *place)]) == (counts.false, counts.detected)
         seen.add((liver.dice(), tumor.dice(), counts.false, counts.detected))
-    assert len(seen) > 10  # the policies do differ
     assert len({row[2] for row in seen}) > 1
+    return seen
 
 
 def test_a_liver_that_counts_as_not_found_leaves_an_empty_mask(stages, scan):
@@ -122,7 +153,7 @@ def test_tumours_that_nobody_drew_have_no_table(stages, scan):
 
 
 def test_the_present_policy_is_among_the_candidates():
-    policy = TumorPolicy(0.8, 0.27, 0.5, 0.4, 50.0, 10.0, 15.0, 0.02, 0.5)
+    policy = TumorPolicy(0.8, 0.27, 0.5, 0.4, 50.0, 10.0, 15.0, 0.75, (30.0, 55.0), 250.0, 0.02, 0.5)
     tried = CANDIDATES.including(policy)
     assert tried.shape == (8, 6, 9, 5)
     place = tried.place(policy)

@@ -3,8 +3,9 @@ import pytest
 from scipy import ndimage
 
 from preprocess import lesions
+from preprocess.components import components
 from preprocess.geometry import Grid
-from preprocess.lesions import lesion_table, without_contrast
+from preprocess.lesions import contrasts, lesion_table
 from preprocess.volume import LabelMap, Volume
 
 # Array axes: z to the head, y to the front, x to the left.
@@ -70,33 +71,31 @@ def liver_with(*parts):
     return tumor, tissue, hu
 
 
-def test_what_differs_from_the_tissue_around_stays_darker_or_brighter():
+def of_parts(tumor, tissue, hu):
+    """The contrasts of the parts of `tumor`, in the order of the image."""
+    first, *others = contrasts(components(tumor)[0], tissue, hu, SPACING_MM)
+    assert np.isnan(first)
+    return others
+
+
+def test_the_contrast_of_each_part_to_the_tissue_around():
     faint, dark, bright = np.s_[1:3, 2:5, 2:6], np.s_[3:5, 14:18, 8:14], np.s_[1:3, 10:13, 25:30]
-    tumor, tissue, hu = liver_with((faint, 86.0), (dark, 84.0), (bright, 116.0))
-    gone = without_contrast(tumor, tissue, hu, SPACING_MM, 15.0)
-    assert gone[faint].all()
-    assert gone.sum() == gone[faint].sum()
-    assert not without_contrast(tumor, tissue, hu, SPACING_MM, 0.0).any()
-    assert not without_contrast(tumor & False, tissue, hu, SPACING_MM, 15.0).any()
+    assert of_parts(*liver_with((faint, 86.0), (bright, 116.0), (dark, 64.0))) == [-14, 16, -36]
+    assert of_parts(*liver_with()) == []
 
 
 def test_compared_is_the_tissue_from_3_to_10_mm_and_no_other_tumour():
     lesion = np.s_[2:4, 10:14, 18:22]
     tumor, tissue, hu = liver_with((lesion, 100.0))
-    assert without_contrast(tumor, tissue, hu, SPACING_MM, 15.0)[lesion].all()
     away = ndimage.distance_transform_edt(~tumor, SPACING_MM)
-    for near, counts in (((0, 3), False), ((3, 10), True), ((10, 99), False)):
+    for near, contrast in (((0, 3), 0), ((3, 10), -100), ((10, 99), 0)):
         changed = hu.copy()
         changed[(away > near[0]) & (away <= near[1]) & tissue] = 200
-        assert without_contrast(tumor, tissue, changed, SPACING_MM, 15.0).any() != counts
-    # The same ring, but called another lesion: nothing is left to compare with, so the lesion stays.
-    alone = tissue & (away > 10)
-    assert not without_contrast(tumor, alone, hu, SPACING_MM, 15.0).any()
+        assert of_parts(tumor, tissue, changed) == [contrast]
+    # The same ring, but called another lesion: nothing is left to compare with.
+    assert np.isnan(of_parts(tumor, tissue & (away > 10), hu)).all()
 
 
 def test_a_large_lesion_is_judged_by_a_part_of_the_voxels(monkeypatch):
     monkeypatch.setattr(lesions, "_VOXELS", 300)
-    lesion = np.s_[1:5, 4:20, 4:30]
-    for value, gone in ((80.0, False), (90.0, True)):
-        tumor, tissue, hu = liver_with((lesion, value))
-        assert without_contrast(tumor, tissue, hu, SPACING_MM, 15.0)[lesion].all() == gone
+    assert of_parts(*liver_with((np.s_[1:5, 4:20, 4:30], 80.0))) == [-20]
