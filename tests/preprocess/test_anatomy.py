@@ -55,3 +55,13 @@ def test_nothing_is_said_without_liver_or_body():
     tissue = np.full(grid.shape, 40, np.int16)
     assert list(misplaced(Volume(tissue, grid), LabelMap(liver * 0, grid))) == []
     assert list(misplaced(Volume(tissue - 1000, grid), LabelMap(liver, grid))) == []
+
+
+@pytest.mark.parametrize(("rows", "told"), [(12, 0), (30, 1)])  # 21 cm2 of bowel gas; 53 of what must be lung
+def test_some_gas_in_the_bowel_is_no_lung(rows, told):
+    grid = Grid((12, 60, 80), (4.0, 4.0, 4.0))
+    hu, liver = np.full(grid.shape, -1000, np.int16), np.zeros(grid.shape, np.uint8)
+    hu[:, 5:55, 8:72] = 40
+    hu[:3, 10 : 10 + rows, 50:61] = -900
+    liver[:, 15:45, 12:30] = 1
+    assert len(list(misplaced(Volume(hu, grid), LabelMap(liver, grid)))) == told
