@@ -37,9 +37,10 @@ OUT := models
 RUNS := $(OUT)/runs
 TRAIN = OMP_NUM_THREADS=1 $(BIN)/cascade $(1) $(OUT)/data -o $(@D) \
 	--set training.validations=1 $(if $(wildcard $(@D)/resume.safetensors),--resume,$(2))
-# Named, since a plan fits widths to the machine's memory.
+# Named, since a plan fits widths to the machine's memory; what came to the recipe for the last steps alone.
 HALF := --set 'network.features=[16, 32, 64, 80]'
 FULL := --set 'network.features=[32, 64, 128, 160]'
+PORTAL := --set augmentation.phase_share=0
 
 .PHONY: models
 .SECONDARY:
@@ -53,11 +54,15 @@ $(RUNS)/liver/ended: $(OUT)/data/plan.toml
 	touch $@
 
 $(RUNS)/third-%/ended: $(OUT)/data/plan.toml
-	$(call TRAIN,train-tumor) $(FULL) --fold $*/3 --steps 2000
+	$(call TRAIN,train-tumor) $(FULL) $(PORTAL) --fold $*/3 --steps 2000
 	touch $@
 
-$(RUNS)/tumor-%/ended: $(RUNS)/third-%/ended
-	$(call TRAIN,train-tumor,--init $(<D)/last.safetensors) $(FULL) --fold $*/9 --steps 1000
+$(RUNS)/most-%/ended: $(RUNS)/third-%/ended
+	$(call TRAIN,train-tumor,--init $(<D)/last.safetensors) $(FULL) $(PORTAL) --fold $*/9 --steps 1000
+	touch $@
+
+$(RUNS)/tumor-%/ended: $(RUNS)/most-%/ended
+	$(call TRAIN,train-tumor,--init $(<D)/last.safetensors) $(FULL) --fold $*/9 --steps 480
 	touch $@
 
 $(OUT)/data/plan.toml: $(CASES) | $(VENV)/installed

@@ -290,7 +290,7 @@ def test_ci_runs_what_the_readme_names():
     assert re.search(r"^demo: ", makefile, re.MULTILINE)
 
 
-def test_make_models_runs_the_five_trainings_of_the_installed_files(tmp_path):
+def test_make_models_runs_the_seven_trainings_of_the_installed_files(tmp_path):
     cases = tmp_path / "cases.csv"
     cases.touch()
     made = ["make", "-n", "--no-print-directory", "models", f"CASES={cases}", f"OUT={tmp_path / 'out'}", "BIN=bin"]
@@ -309,10 +309,12 @@ def test_make_models_runs_the_five_trainings_of_the_installed_files(tmp_path):
         "cp runs/liver/last.safetensors liver.safetensors",
     ]
     for k in range(2):
-        begun = f"--init runs/third-{k}/last.safetensors"
+        third, most = (f"--init runs/{name}-{k}/last.safetensors" for name in ("third", "most"))
+        portal = f"{full} --set augmentation.phase_share=0"
         wanted += [
-            f"{train}-tumor data -o runs/third-{k} {once}  {full} --fold {k}/3 --steps 2000",
-            f"{train}-tumor data -o runs/tumor-{k} {once} {begun} {full} --fold {k}/9 --steps 1000",
+            f"{train}-tumor data -o runs/third-{k} {once}  {portal} --fold {k}/3 --steps 2000",
+            f"{train}-tumor data -o runs/most-{k} {once} {third} {portal} --fold {k}/9 --steps 1000",
+            f"{train}-tumor data -o runs/tumor-{k} {once} {most} {full} --fold {k}/9 --steps 480",
             f"cp runs/tumor-{k}/last.safetensors tumor-{k}.safetensors",
         ]
     assert own == wanted
