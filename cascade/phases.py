@@ -27,7 +27,7 @@ _LEAST = 1000
 
 
 def change_phase(image: Tensor, regions: Tensor, preparation: Preparation, rng: np.random.Generator) -> Tensor:
-    """`image` (z, y, x), prepared, with other vessels in its liver, which is uneven too; tumours are left as they are.
+    """`image` (z, y, x), prepared, with other vessels in its liver, which is uneven, its tumours with it.
 
     `regions` (regions, z, y, x) 0/1: the liver, and its tumours where they are told apart. What is not liver stays.
     """

@@ -2,12 +2,15 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 import cascade.checkpoint
@@ -17,6 +20,7 @@ from benchmarks import (
     ablation,
     ablation_rows,
     batch,
+    elsewhere,
     fusion,
     iterations,
     one_stage,
@@ -38,6 +42,7 @@ from preprocess.geometry import Box, Grid
 from preprocess.volume import LabelMap
 from stage1_liver.predict import CoarseLiver
 from stage2_tumor.predict import RoiProbabilities
+from tests.cascade import fakes
 
 WORKER = "from benchmarks.process import take_turns; take_turns(lambda: {'seconds': 1.5})"
 
@@ -311,3 +316,34 @@ def test_what_a_stage_calls_tumour_counts_in_the_true_liver_alone():
     assert false[one_stage.THRESHOLDS.index(0.5)] == 4
     case.scores_tumor = False
     assert one_stage.tumor_scores(np.zeros((1, 1, 4), np.float32), case, 2.0) == {}
+
+
+def test_a_scan_is_taken_out_of_its_package_and_its_mask_is_the_label_of_the_liver(tmp_path, monkeypatch):
+    image, mask = tmp_path / "image.nii.gz", tmp_path / "mask.nii.gz"
+    hu = fakes.scene()
+    for path, array in ((image, hu), (mask, (hu > 50).astype(np.uint8) * 5 + (hu < 0) * np.uint8(9))):
+        picture = SimpleITK.GetImageFromArray(array)
+        picture.SetSpacing((2.0, 2.0, 3.0))
+        SimpleITK.WriteImage(picture, path)
+    packages, folder = tmp_path / "packages", tmp_path / "unpacked"
+    packages.mkdir()
+    with zipfile.ZipFile(packages / "a-1-py3-none-any.whl", "w") as wheel:
+        wheel.write(image, "a/image.nii.gz")
+        wheel.write(mask, "a/mask.nii.gz")
+        wheel.writestr("a/other.py", "")
+    with tarfile.open(packages / "b-2.tar.gz", "w:gz") as archive:
+        archive.add(image, "b-2/data/image.nii.gz")
+    first = elsewhere.Found("first", "a-1", "a/image.nii.gz", "a/mask.nii.gz")
+    second = elsewhere.Found("second", "b-2", "b-2/data/image.nii.gz")
+    monkeypatch.setattr(elsewhere, "SCANS", (first, second))
+    elsewhere.unpacked(packages, folder)
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert files == ["a/image.nii.gz", "a/mask.nii.gz", "b-2/data/image.nii.gz"]
+    what, spacing, ml, dice, tumors, _ = elsewhere.row(first, folder, fakes.fake_runner())
+    assert (what, spacing, ml) == ("first", "3 x 2 x 2", "40")
+    assert float(dice) > 0.95
+    assert tumors == "2.2 mL: 1, 1 of 0.5 mL or more"
+    assert elsewhere.row(second, folder, fakes.fake_runner())[3] == "-"
+    (packages / "b-2.tar.gz").unlink()
+    with pytest.raises(SystemExit, match=r"packages: no b-2; see --help"):
+        elsewhere.unpacked(packages, folder)

@@ -309,12 +309,12 @@ def test_make_models_runs_the_seven_trainings_of_the_installed_files(tmp_path):
         "cp runs/liver/last.safetensors liver.safetensors",
     ]
     for k in range(2):
-        third, most = (f"--init runs/{name}-{k}/last.safetensors" for name in ("third", "most"))
+        third, most = (f"--init runs/{name}-{k}/last.safetensors" for name in ("third", "tumor"))
         portal = f"{full} --set augmentation.phase_share=0"
         wanted += [
             f"{train}-tumor data -o runs/third-{k} {once}  {portal} --fold {k}/3 --steps 2000",
-            f"{train}-tumor data -o runs/most-{k} {once} {third} {portal} --fold {k}/9 --steps 1000",
-            f"{train}-tumor data -o runs/tumor-{k} {once} {most} {full} --fold {k}/9 --steps 480",
-            f"cp runs/tumor-{k}/last.safetensors tumor-{k}.safetensors",
+            f"{train}-tumor data -o runs/tumor-{k} {once} {third} {portal} --fold {k}/9 --steps 1000",
+            f"{train}-tumor data -o runs/phases-{k} {once} {most} {full} --fold {k}/9 --steps 480",
+            f"cp runs/phases-{k}/last.safetensors tumor-{k}.safetensors",
         ]
     assert own == wanted

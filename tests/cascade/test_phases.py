@@ -60,7 +60,11 @@ def test_a_liver_is_uneven_over_centimetres_and_its_tumours_with_it(monkeypatch)
 def test_each_draw_is_another_and_each_seed_the_same():
     assert torch.equal(changed(3)[0], changed(3)[0])
     assert not torch.equal(changed(3)[0], changed(4)[0])
-    assert changed(5)[0].abs().max() <= 1
+
+
+def test_what_is_uneven_beyond_the_window_is_clipped(monkeypatch):
+    monkeypatch.setattr(phases, "_UNEVEN_HU", 500.0)
+    assert changed(5)[0][LIVER].abs().max() == 1
 
 
 def test_a_stage_that_tells_no_tumours_apart_has_them_in_its_liver(monkeypatch, even):

@@ -7,6 +7,7 @@ import pytest
 
 import cascade.shipped
 from cascade.checkpoint import load_stage_models
+from cascade.settings import load_settings
 from cascade.shipped import model_card, shipped_models, shipped_paths
 from preprocess.errors import ModelError
 
@@ -27,6 +28,12 @@ def test_without_a_path_the_installed_models_are_loaded(stage):
     assert {model.stage.name for model in models} == {stage}
     listed = [entry["sha256"] for name, entry in model_card()["models"].items() if name.startswith(stage)]
     assert [model.sha256 for model in models] == listed
+
+
+@pytest.mark.parametrize("stage", ["liver", "tumor"])
+def test_the_installed_models_decide_as_the_recipe_says(stage):
+    """A policy may be changed in a file without a training, and then be forgotten in one of the two."""
+    assert {model.settings.policy for model in load_stage_models(None, stage)} == {load_settings(stage).policy}
 
 
 def test_the_installed_files_are_those_of_the_card_and_small():

@@ -98,4 +98,8 @@ def test_compared_is_the_tissue_from_3_to_10_mm_and_no_other_tumour():
 
 def test_a_large_lesion_is_judged_by_a_part_of_the_voxels(monkeypatch):
     monkeypatch.setattr(lesions, "_VOXELS", 300)
-    assert of_parts(*liver_with((np.s_[1:5, 4:20, 4:30], 80.0))) == [-20]
+    tumor, tissue, hu = liver_with((np.s_[1:5, 8:16, 8:24], 80.0))
+    away = ndimage.distance_transform_edt(~tumor, SPACING_MM)
+    hu[(away > 10) & tissue] = 300  # by distances in voxels of the thinned image it would be compared with that
+    (contrast,) = of_parts(tumor, tissue, hu)
+    assert contrast == -20

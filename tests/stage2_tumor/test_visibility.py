@@ -44,5 +44,13 @@ def test_the_least_size_of_a_clear_one():
     assert judged(60, clear_mm3=72.0) == [(False, False), (True, True)]
 
 
+def test_what_is_faint_is_not_clear():
+    assert judged(60, minimum_contrast_hu=41.0) == [(True, True), (False, False)]
+
+
+def test_a_policy_that_asks_for_neither_gets_neither():
+    assert judged(100, minimum_contrast_hu=0.0, clear_peak=1.0, clear_contrast_hu=(0.0, 0.0)) == [(False, False)] * 2
+
+
 def test_nothing_is_faint_with_a_least_contrast_of_0():
     assert judged(100, minimum_contrast_hu=0.0) == [(False, False), (False, False)]
