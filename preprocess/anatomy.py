@@ -27,7 +27,7 @@ _SPINE_MM = 35.0
 _LIVER_OFF_MM, _SPINE_OFF_MM = 20.0, 10.0
 #: Air inside the body in the top quarter of the liver's slices (lungs) is 1.5 to 33 times that in the bottom quarter
 #: (bowel) in ten scans; so many times more at the bottom, and so much of it (mm2 a slice), means head down. Lungs have
-#: 64 to 329 cm2, bowel 5 to 50 and more. In 340 slabs of these scans, cut through the liver, at the bottom is at most
+#: 64 to 329 cm2 there, bowel 5 to 50. In 340 slabs of these scans, cut through the liver, at the bottom is at most
 #: 2.2 times what is at the top (counted by scripts that are not here), in one of another scan 5 times: 22 cm2.
 _AIR_RATIO, _AIR_MM2 = 3.0, 5000.0
 

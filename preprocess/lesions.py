@@ -24,8 +24,6 @@ def contrasts(numbered: NDArray[np.int32], tissue: Mask, hu: NDArray[Any], spaci
     `tissue` around it, at `AROUND_MM`; by number. NaN for a part without such tissue, and for 0."""
     out = np.full(int(numbered.max(initial=0)) + 1, np.nan)
     for number, box in enumerate(ndimage.find_objects(numbered), 1):
-        if box is None:
-            continue
         near = grown(box, AROUND_MM[1], spacing_mm)
         every = math.ceil((numbered[near].size / _VOXELS) ** (1 / 3))
         thin = tuple(slice(axis.start, axis.stop, every) for axis in near)
