@@ -6,8 +6,7 @@
     python -m benchmarks.elsewhere packages [--tumor FILE ...]
 
 None was trained on. Two come with a liver that a program drew; nobody drew tumours, and on these five nothing was seen
-that is one for sure. The last line needs setuptools. Nothing is
-timed here.
+that is one for sure. The third line needs setuptools. Nothing is timed here.
 """
 
 from __future__ import annotations
