@@ -75,7 +75,10 @@ def unpacked(packages: Path, into: Path) -> None:
                 archive.extractall(into, [m for m in archive.namelist() if m.startswith(wanted)])
         else:
             with tarfile.open(path) as archive:
-                archive.extractall(into, [m for m in archive if m.name.startswith(wanted)], filter="data")
+                for member in archive:  # not by extractall, whose filter is missing before Python 3.11.4
+                    if member.name.startswith(wanted) and (file := archive.extractfile(member)):
+                        (into / member.name).parent.mkdir(parents=True, exist_ok=True)
+                        (into / member.name).write_bytes(file.read())
 
 
 def row(found: Found, folder: Path, runner: Runner) -> list[str]:
