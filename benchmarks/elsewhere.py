@@ -28,7 +28,7 @@ from cascade.checkpoint import load_stage_models
 from cascade.engine import pick_engine
 from cascade.pipeline import Stopwatch, segment
 from evaluate.overlap import dice
-from preprocess.examine import too_short
+from preprocess.examine import image_oddities
 from preprocess.io import read_labels, read_scan
 from preprocess.lesions import lesion_table
 from preprocess.volume import LIVER
@@ -95,7 +95,7 @@ def row(found: Found, folder: Path, runner: Runner) -> list[str]:
     sizes = [lesion["volume_ml"] for lesion in lesion_table(result.labels, volume)]
     large = sum(size >= 0.5 for size in sizes)
     tumors = f"{sum(sizes):.1f} mL: {len(sizes)}, {large} of 0.5 mL or more"
-    warnings = [*scan.warnings, *too_short(volume.grid), *result.warnings]
+    warnings = [*scan.warnings, *image_oddities(scan, found.what), *result.warnings]
     spacing = " x ".join(f"{mm:.3g}" for mm in volume.grid.spacing_mm)
     return [found.what, spacing, f"{result.labels.ml(LIVER):.0f}", overlap, tumors, f"{len(warnings)}"]
 

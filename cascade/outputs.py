@@ -16,7 +16,7 @@ from cascade.batch import MASK, REPORT
 from cascade.merge import pasted
 from cascade.pipeline import Segmentation
 from preprocess.errors import InputError
-from preprocess.examine import too_short, unfilled
+from preprocess.examine import image_oddities
 from preprocess.files import write_json
 from preprocess.geometry import Box
 from preprocess.io import Scan, write_labels
@@ -95,7 +95,7 @@ def case_report(
         "tumor_burden": (round(tumor_ml / liver_ml, 6) if liver_ml else 0.0) if looked else None,
         "lesions": lesion_table(result.labels, scan.volume) if looked else None,
         "roi": roi_table(result.box, scan),
-        "warnings": [*scan.warnings, *unfilled(scan.native, case), *too_short(scan.volume.grid), *result.warnings],
+        "warnings": [*scan.warnings, *image_oddities(scan, case), *result.warnings],
         "seconds": {name: round(value, 3) for name, value in (*seconds.items(), ("total", sum(seconds.values())))},
         "peak_rss_mb": round(peak_rss_mb()),
         "models": dict(models),

@@ -107,7 +107,7 @@ def examine(case: Case) -> Examination:
         measures=measures,
         findings=(),
     )
-    found = [warning(text, case.name) for text in (*scan.warnings, *_image_oddities(scan, case.name))]
+    found = [warning(text, case.name) for text in (*scan.warnings, *image_oddities(scan, case.name))]
     found += [warning(text, case.name) for text in _label_oddities(case, seen)]
     found += _fit(case, seen)
     if box is not None:
@@ -131,10 +131,11 @@ def _liver_hu(volume: Volume, labels: LabelMap) -> tuple[float | None, float | N
     return float(np.median(hu)), float(np.mean((hu < low) | (hu > high)))
 
 
-def _image_oddities(scan: Scan, name: str) -> Iterator[str]:
+def image_oddities(scan: Scan, name: str) -> Iterator[str]:
+    """Warnings about voxels and height of `scan`, which need no label; `name` may be published."""
     grid = scan.volume.grid
     z, *plane = grid.spacing_mm
-    yield from unfilled(scan.native, name)
+    yield from _unfilled(scan.native, name)
     usual = SLICE_MM[0] <= z <= SLICE_MM[1] and all(PLANE_MM[0] <= s <= PLANE_MM[1] for s in plane)
     if not usual and not _is_identity(scan.native):
         found = " x ".join(f"{s:.3g}" for s in grid.spacing_mm)
@@ -142,11 +143,11 @@ def _image_oddities(scan: Scan, name: str) -> Iterator[str]:
             f"spacing {found} mm (z, y, x) is unusual (CT of the abdomen: {SLICE_MM[0]:g} to {SLICE_MM[1]:g} and "
             f"{PLANE_MM[0]:g} to {PLANE_MM[1]:g} mm); is the header right?"
         )
-    yield from too_short(grid)
+    yield from _too_short(grid)
 
 
-def unfilled(native: Grid, name: str) -> Iterator[str]:
-    """A warning where the header of a file, on the lattice `native`, was never filled in; `name` may be published."""
+def _unfilled(native: Grid, name: str) -> Iterator[str]:
+    """A warning where the header of a file, on the lattice `native`, was never filled in."""
     if _is_identity(native):
         known = " (as published for LiTS 28-47)" if lits_number(name) in IRCADB_IN_LITS else ""
         yield (
@@ -155,7 +156,7 @@ def unfilled(native: Grid, name: str) -> Iterator[str]:
         )
 
 
-def too_short(grid: Grid) -> Iterator[str]:
+def _too_short(grid: Grid) -> Iterator[str]:
     """A warning where a scan on the canonical `grid` cannot show a whole liver."""
     slices, height = grid.shape[0], grid.shape[0] * grid.spacing_mm[0]
     if slices < SLICES or height < HEIGHT_MM:

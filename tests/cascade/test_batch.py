@@ -154,13 +154,14 @@ def test_a_finished_case_is_done_again_for_stages_that_it_lacks(tmp_path):
     assert "skipped" in run_case(path, fakes.fake_runner(), outputs)
 
 
-def test_an_affine_that_was_never_filled_in_is_said(tmp_path):
-    run_case(
-        written(tmp_path / "c.nii", spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0)),
-        fakes.fake_runner(),
-        Outputs(tmp_path),
-    )
-    assert any("the affine was never filled in" in text for text in report_of(tmp_path / "c")["warnings"])
+@pytest.mark.parametrize(
+    ("spacing", "said"),
+    [((1.0, 1.0, 1.0), "the affine was never filled in"), ((1.5, 1.4, 10.0), "spacing 10 x 1.4 x 1.5 mm")],
+)
+def test_voxels_that_are_not_as_they_should_be_are_said(tmp_path, spacing, said):
+    path = written(tmp_path / "c.nii", spacing=spacing, origin=(0.0, 0.0, 0.0))
+    run_case(path, fakes.fake_runner(), Outputs(tmp_path))
+    assert any(said in text for text in report_of(tmp_path / "c")["warnings"])
 
 
 def test_no_stage_of_an_earlier_run_is_left_beside_a_new_result(tmp_path):

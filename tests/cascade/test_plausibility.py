@@ -8,11 +8,12 @@ from preprocess.volume import LabelMap, Volume
 GRID = Grid((12, 14, 16), (10.0, 10.0, 10.0))  # a voxel is 1 mL
 
 
-def scene(start=(1, 1, 1), stop=(11, 13, 15), hu=60):
-    """A liver of `hu` HU in that box, 1680 mL in the default one, and air around."""
+def scene(start=(1, 1, 1), stop=(11, 13, 15), hu=60, vessels=30):
+    """A liver of `hu` HU in that box, 1680 mL in the default one, a plane of vessels in it, and air around."""
     labels = np.zeros(GRID.shape, np.uint8)
     labels[tuple(map(slice, start, stop))] = 1
     volume = np.where(labels > 0, hu, -1000).astype(np.int16)
+    volume[:, :, 7] += vessels
     return LabelMap(labels, GRID), Volume(volume, GRID)
 
 
@@ -47,6 +48,11 @@ def test_a_liver_larger_than_livers_are_is_doubted():
 @pytest.mark.parametrize(("hu", "doubted"), [(-25, True), (-15, False), (195, False), (300, True)])
 def test_what_is_not_of_liver_tissue_is_doubted(hu, doubted):
     assert bool([w for w in doubts(*scene(hu=hu)) if "HU in the median" in w]) == doubted
+
+
+@pytest.mark.parametrize(("vessels", "doubted"), [(-10, True), (14, True), (16, False)])
+def test_a_liver_without_contrast_medium_is_said(vessels, doubted):
+    assert bool([w for w in doubts(*scene(vessels=vessels)) if "contrast medium" in w]) == doubted
 
 
 def test_stages_that_disagree_are_said():
