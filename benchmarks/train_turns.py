@@ -92,7 +92,7 @@ def main(data: str, out: str, sets: list[str], plain: bool, real: bool, iteratio
         if not real:
             stack.enter_context(patch("cascade.training.Sampler", lambda *_: RandomBatches(settings)))
         if plain:
-            stack.enter_context(patch("cascade.training.autocast_dtype", lambda device: None))
+            stack.enter_context(patch("cascade.stepping.autocast_dtype", lambda device: None))
             stack.enter_context(patch("cascade.training_state.on_device", lambda network, device: network))
         train(job, turns.show)
 

@@ -23,7 +23,7 @@ from cascade.ranks import Ranks
 from cascade.sampler import Batch
 from cascade.settings import load_settings
 from cascade.stages import STAGES
-from cascade.training import _step
+from cascade.stepping import take_step
 from cascade.training_state import Job, fresh_state
 from preprocess.preparation import Preparation
 
@@ -64,7 +64,7 @@ def measured(stage: str, assignments: list[str]) -> tuple[int, int]:
     shape = (settings.sampling.batch, regions, *settings.sampling.patch)
     for _ in range(3):
         batch = Batch(torch.randn(shape)[:, :1], (torch.rand(shape) > 0.5).float(), torch.ones(shape))
-        _step(state, batch, job, 0.0)
+        take_step(state, batch, job, 0.0)
     half = autocast_dtype(device) is not None
     return _status("VmHWM") - before, training_bytes(settings, regions, half=half)
 

@@ -14,9 +14,9 @@ import os, signal, sys, threading, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from cascade import ranks, training
+from cascade import ranks, stepping, training
 ranks.PULSE_S, ranks.LIMIT_S, ranks.GRACE_S = 0.2, 6.0, 5.0
-training.autocast_dtype = lambda device: None
+stepping.autocast_dtype = lambda device: None
 rank = int(os.environ["RANK"])
 """
 

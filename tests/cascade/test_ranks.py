@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from cascade import ranks, training
+from cascade import ranks, stepping, training
 from cascade.checkpoint import load_model
 from cascade.cli import run_command
 from cascade.ranks import GRACE_S, LIMIT_S, PULSE_S, Ranks, joined
@@ -35,7 +35,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def exact(monkeypatch):
     """float32: in bfloat16 the rounding of a sum depends on how many patches are in it."""
-    monkeypatch.setattr(training, "autocast_dtype", lambda device: None)
+    monkeypatch.setattr(stepping, "autocast_dtype", lambda device: None)
 
 
 def alone(folder, data, *assignments, **changes):
@@ -120,20 +120,20 @@ with joined("cpu") as ranks:
     told["slow"] = run(ranks, "slow", "training.validations=1", "training.steps=2")
     training.validate = real
 
-    sums, calls = training._sums, []
+    sums, calls = stepping._sums, []
     def narrow(state, batch, job):  # in the second there is room for one patch only
         if rank == 1 and len(batch.image) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return sums(state, batch, job)
-    training._sums = narrow
+    stepping._sums = narrow
     told["halves"] = run(ranks, "halves", "loss.name='ce'", "sampling.batch=4", "training.steps=3", held_out=[])
 
     def bad(state, batch, job):  # once, and there alone
         calls.append(1)
         return sums(state, batch, job) * (float("nan") if rank == 1 and len(calls) == 2 else 1.0)
-    training._sums = bad
+    stepping._sums = bad
     told["nan"] = run(ranks, "nan", "training.steps=4", held_out=[])
-    training._sums = sums
+    stepping._sums = sums
 
     clock = time.monotonic
     time.monotonic = lambda: clock() * (1 + rank)  # twice as fast there
@@ -246,13 +246,13 @@ def test_the_clock_is_common(told):
 
 ONE_TRAINING = """
 from cascade.__main__ import main
-number, sums, at = getattr(signal, sys.argv.pop(1)), training._sums, []
+number, sums, at = getattr(signal, sys.argv.pop(1)), stepping._sums, []
 def signalling(state, batch, job):
     at.append(1)
     if rank == 1 and len(at) == 3:
         os.kill(os.getpid(), number)
     return sums(state, batch, job)
-training._sums = signalling
+stepping._sums = signalling
 save = training._save
 def slowly(job, state):  # so that whoever did not wait for it would end this process amid it
     time.sleep(ranks.GRACE_S + 1)

@@ -6,15 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade import training, training_state
+from cascade import stepping, training_state
 from cascade.checkpoint import load_model
 from cascade.interrupts import Interrupted
 from cascade.ranks import Ranks
 from cascade.resume import Limit, limit_of, resumed_state
 from cascade.settings import Optimizer
 from cascade.stages import STAGES
+from cascade.stepping import learning_rate
 from cascade.tensorfile import read_tensors, write_tensors
-from cascade.training import learning_rate, train
+from cascade.training import train
 from cascade.training_state import Job
 from preprocess.errors import ModelError, UsageError
 from preprocess.prepared import load_dataset
@@ -223,7 +224,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_in_the_end_stops(prepared, tin
         calls.append(1)
         return sums.mean() * (float("nan") if len(calls) == 2 or len(calls) > 4 else 1.0)
 
-    monkeypatch.setattr(training, "deep_loss", sometimes_nan)
+    monkeypatch.setattr(stepping, "deep_loss", sometimes_nan)
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
     assert train(job, QUIET).warnings == ("1 of 4 steps were skipped: their loss or its gradients were not finite",)
     state = read_tensors(tmp_path / "run" / "resume.safetensors")
@@ -237,7 +238,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_in_the_end_stops(prepared, tin
 @pytest.fixture
 def float16(monkeypatch):
     """The CPU computes in float16, as old GPUs do."""
-    for module in (training, training_state):
+    for module in (stepping, training_state):
         monkeypatch.setattr(module, "autocast_dtype", lambda device: torch.float16)
 
 
@@ -260,8 +261,8 @@ def test_in_float16_the_loss_is_scaled_and_a_resumed_run_goes_on_with_the_scale(
 def test_a_loss_that_was_scaled_too_much_for_float16_is_scaled_less_and_is_no_fault(
     prepared, tiny_settings, tmp_path, float16, monkeypatch
 ):
-    true_loss = training.deep_loss
-    monkeypatch.setattr(training, "deep_loss", lambda sums, settings: true_loss(sums, settings) * 1e6)
+    true_loss = stepping.deep_loss
+    monkeypatch.setattr(stepping, "deep_loss", lambda sums, settings: true_loss(sums, settings) * 1e6)
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
     assert train(replace(job, settings=with_steps(job.settings, 19)), QUIET).warnings == ()
     state = read_tensors(tmp_path / "run" / "resume.safetensors")
@@ -274,7 +275,7 @@ def test_a_loss_that_was_scaled_too_much_for_float16_is_scaled_less_and_is_no_fa
 def test_a_float16_training_whose_gradients_are_never_numbers_ends(
     prepared, tiny_settings, tmp_path, float16, monkeypatch
 ):
-    monkeypatch.setattr(training, "deep_loss", lambda sums, settings: sums.sum().sub(sums.sum().detach()).sqrt())
+    monkeypatch.setattr(stepping, "deep_loss", lambda sums, settings: sums.sum().sub(sums.sum().detach()).sqrt())
     job = job_for("liver", prepared, tiny_settings, tmp_path / "run", held_out=[])
     with pytest.raises(ModelError, match="not finite 20 times in a row"):
         train(replace(job, settings=with_steps(job.settings, 30)), QUIET)

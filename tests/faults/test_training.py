@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import preprocess.build
-from cascade import batches, sampler, training
+from cascade import batches, sampler, stepping, training
 from cascade.checkpoint import load_stage_models
 from cascade.cli import run_command
 from cascade.inference import as_infer
@@ -510,13 +510,13 @@ def test_row_104_a_batch_that_never_comes_ends_the_training(data, tmp_path, monk
 
 
 def test_row_105_a_loss_that_stays_bad_ends_with_4_and_the_last_good_state(data, tmp_path, capsys, monkeypatch):
-    real, calls = training.deep_loss, []
+    real, calls = stepping.deep_loss, []
 
     def bad_from_the_third(sums, settings):
         calls.append(1)
         return real(sums, settings) * (float("nan") if len(calls) > 2 else 1.0)
 
-    monkeypatch.setattr(training, "deep_loss", bad_from_the_third)
+    monkeypatch.setattr(stepping, "deep_loss", bad_from_the_third)
     monkeypatch.setattr(training, "SAVE_EVERY_S", -1.0)
     command = ["train-liver", str(data), "-o", str(tmp_path / "run"), "--fold", "all", *SETTINGS]
     assert run_command([*command, "--set", "training.steps=100"]) == 4
@@ -596,7 +596,7 @@ def test_row_107_halves_add_up_to_the_gradient_of_the_whole(data, tmp_path):
     drawn = sampler.Sampler(job.train, job.stage, job.settings, job.preparation)
     losses, gradients = [], []
     for state.parts in (1, 2):
-        losses.append(training._accumulated(state, drawn.batch(0), job))
+        losses.append(stepping._accumulated(state, drawn.batch(0), job))
         gradients.append(state.network.head.weight.grad.clone())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert torch.allclose(gradients[0], gradients[1], rtol=2e-2, atol=1e-4)
