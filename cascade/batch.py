@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from cascade.ahead import Early
-from cascade.worker import Ready
+from cascade.serving import Ready
 from preprocess.errors import BatchError, CascadeError, InputError
 from preprocess.inputs import find_images
 from preprocess.io import case_name

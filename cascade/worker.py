@@ -9,45 +9,27 @@ time. None outlives the parent, however that ends.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import Connection, wait
-from queue import SimpleQueue
-from threading import Thread
-from typing import Generic, NoReturn, TypeVar
+from multiprocessing.connection import wait
+from typing import Generic, TypeVar
 
-from cascade.machine import as_cascade_error
+from cascade.serving import Identity, Ready, serve
 from preprocess.errors import CascadeError, InputError, ModelError, ResourceError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_LOG = logging.getLogger(__name__)
-_PR_SET_PDEATHSIG = 1
 #: Seconds that a worker may take to get ready: to import and to read its models, perhaps over a slow network.
 SETUP_LIMIT_S = 600.0
-
-
-@dataclass(frozen=True)
-class Ready(Generic[T, R]):
-    """What a worker's setup returns: how it does a task, and what identifies the means it does it with.
-
-    `begin` does of a task what can be done ahead, in a thread beside the task before it, and returns the rest of it.
-    A worker that replaces a dead one must have the same `identity`, or one run would be done by two models.
-    """
-
-    begin: Callable[[T], Callable[[], R]]
-    identity: str
 
 
 def answers(
@@ -83,7 +65,7 @@ def answers(
                     crew.remove(worker)
                     waiting += reversed(worker.tasks)
                     alone += worker.tasks
-                if isinstance(answer, _Identity):
+                if isinstance(answer, Identity):
                     if identity not in (None, answer.value):
                         raise ModelError("a model file was replaced while it was in use; start again")
                     identity = answer.value
@@ -102,11 +84,6 @@ def _next_for(worker: _Worker[T, R], crew: Sequence[_Worker[T, R]], waiting: Seq
     return next((k for k in reversed(range(len(waiting))) if waiting[k] not in told), None)
 
 
-@dataclass(frozen=True)
-class _Identity:
-    value: str
-
-
 @dataclass(eq=False)
 class _Worker(Generic[T, R]):
     """The parent's side of one worker; `tasks` holds the one it is at and the one it has begun beside it."""
@@ -123,8 +100,8 @@ class _Worker(Generic[T, R]):
         self.line, theirs = spawn.Pipe()
         level = logging.getLogger().getEffectiveLevel()
         # Not a daemon in Python's sense: it may have children of its own.
-        self.process = spawn.Process(target=_serve, args=(partial(self.setup, self.likely), theirs, level, os.getpid()))
-        # Blocked from its first moment, see `_serve`; one that comes meanwhile reaches the parent after this.
+        self.process = spawn.Process(target=serve, args=(partial(self.setup, self.likely), theirs, level, os.getpid()))
+        # Blocked from its first moment, see `serve`; one that comes meanwhile reaches the parent after this.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()
@@ -163,7 +140,7 @@ class _Worker(Generic[T, R]):
         with suppress(OSError):  # it died meanwhile: its end is noticed and answered
             self.line.send(task)
 
-    def answer(self, limit_s: float) -> tuple[T, R | CascadeError] | _Identity | None:
+    def answer(self, limit_s: float) -> tuple[T, R | CascadeError] | Identity | None:
         """What a worker that is awake has to say, or what has to be said of it.
 
         None of one that died idle, or of two tasks, which stay in `tasks`, or of one that it was told while it set up.
@@ -180,7 +157,7 @@ class _Worker(Generic[T, R]):
         elif isinstance(said, ResourceError) and self._may_be_its_task:  # no memory for models beside a scan
             self.kill()
             return None
-        if isinstance(said, _Identity):
+        if isinstance(said, Identity):
             self.ready = True
             return said
         if not self.ready:
@@ -216,7 +193,7 @@ class _Worker(Generic[T, R]):
         self.dead = True
         self.line.close()
         with suppress(OSError):
-            os.killpg(self.process.pid or 0, signal.SIGKILL)  # its group, see `_serve`
+            os.killpg(self.process.pid or 0, signal.SIGKILL)  # its group, see `serve`
         with suppress(OSError):
             self.process.kill()
         self.process.join()
@@ -232,59 +209,3 @@ def _awake(crew: Sequence[_Worker[T, R]], limit_s: float) -> list[_Worker[T, R]]
         for worker in crew
         if worker.line in ready or worker.process.sentinel in ready or worker.seconds_left(limit_s) <= 0
     ]
-
-
-def _serve(setup: Callable[[], Ready[T, R]], line: Connection, log_level: int, parent: int) -> None:
-    """A worker's life. It ends with the parent, even one that was killed: the kernel sees to it, or the closed pipe."""
-    with suppress(OSError):
-        os.setpgid(0, 0)  # Ctrl-C is the parent's business, who then ends this whole group
-    _die_with(parent)
-    logging.basicConfig(level=log_level, format="%(relativeCreated)7d ms  %(message)s")
-    try:
-        ready = setup()
-    except Exception as error:
-        line.send(as_cascade_error(error))
-        return
-    line.send(_Identity(ready.identity))
-    begun: SimpleQueue[tuple[T, Callable[[], R]] | None] = SimpleQueue()
-    Thread(target=_begin, args=(ready.begin, line, begun), daemon=True).start()
-    while (item := begun.get()) is not None:
-        line.send(_finished(*item))
-        del item  # and with it the memory of a scan that is done
-
-
-def _finished(task: T, finish: Callable[[], R]) -> R | CascadeError:
-    try:
-        return finish()
-    except Exception as error:
-        _LOG.info("%s", task, exc_info=error)
-        told = as_cascade_error(error)
-        return told if told is error else type(told)(f"{task}: {told}")
-
-
-def _begin(
-    begin: Callable[[T], Callable[[], R]], line: Connection, begun: SimpleQueue[tuple[T, Callable[[], R]] | None]
-) -> None:
-    """Begins every task that comes. How far ahead is the parent's business: it sends two at most."""
-    while True:
-        try:
-            task = line.recv()
-        except (EOFError, OSError):
-            begun.put(None)
-            return
-        try:
-            begun.put((task, begin(task)))
-        except Exception as error:
-            begun.put((task, partial(_fail, error)))
-
-
-def _fail(error: Exception) -> NoReturn:
-    raise error
-
-
-def _die_with(parent: int) -> None:
-    """Linux kills this process when the parent ends; elsewhere it ends when it next looks at the closed pipe."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from cascade.worker import Ready
+from cascade.serving import Ready
 from preprocess.errors import InputError, ModelError
 
 
