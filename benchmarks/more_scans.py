@@ -84,14 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.more.mkdir(parents=True, exist_ok=True)
     runner = load_runner(None, None, "cpu", liver_only=False)
     before, data = find_cases(given.cases), load_dataset(given.data)
-    voxels = list(data.preparations["tumor"].spacing_mm)
-    write_text(given.more / "tumor.toml", f"[preparation]\nfinest_mm = {voxels}\ncoarsest_mm = {voxels}\n")
     with TemporaryDirectory() as folder:
         unpacked(given.packages, Path(folder))
         for network in (0, 1):
             left = {case.name for case in split_by_fold(data.cases, f"{network}/{_PARTS}")[1]}
             more = [written(f, Path(folder), given.more, runner) for f in SCANS if f.learned_by == network]
             write_table(given.more / f"tumor-{network}.csv", [c for c in before if c.name not in left] + more)
+    voxels = list(data.preparations["tumor"].spacing_mm)
+    write_text(given.more / "tumor.toml", f"[preparation]\nfinest_mm = {voxels}\ncoarsest_mm = {voxels}\n")
 
 
 if __name__ == "__main__":

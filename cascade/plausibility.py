@@ -40,7 +40,8 @@ def _doubts(labels: LabelMap, volume: Volume, agreement: float | None) -> Iterat
     box = Box.around(labels.array)
     if box is None:
         return
-    liver, ml = labels.cropped(box).array >= LIVER, labels.ml(LIVER)
+    inside, around = labels.cropped(box), volume.cropped(box)
+    ml = labels.ml(LIVER)
     cut = _cut_by(labels)
     if cut:
         yield f"the liver is cut by the {' and '.join(cut)} of the scan"
@@ -48,10 +49,10 @@ def _doubts(labels: LabelMap, volume: Volume, agreement: float | None) -> Iterat
         yield f"the liver of {ml:.0f} mL is smaller than whole adult livers ({LIVER_ML[0]:.0f} mL): look at the mask"
     if ml > LIVER_ML[1]:
         yield f"the liver of {ml:.0f} mL is larger than livers are ({LIVER_ML[1]:.0f} mL): look at the mask"
-    hu, (low, high) = float(np.median(volume.cropped(box).array[liver])), LIVER_HU
+    hu, (low, high) = float(np.median(around.array[inside.array >= LIVER])), LIVER_HU
     if not low <= hu <= high:
         yield f"what was taken for the liver has {hu:.0f} HU in the median, liver has {low:.0f} to {high:.0f}"
-    vessels = vessel_hu(labels, volume)
+    vessels = vessel_hu(inside, around)
     if vessels is not None and vessels < ENHANCED_HU:
         yield (
             f"no contrast medium shows in the liver: its vessels are {vessels:.0f} HU brighter than it, enhanced ones "

@@ -6,14 +6,15 @@ contrast medium blood is as grey as the liver or darker, and in the early arteri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from preprocess.geometry import Box
 from preprocess.volume import LIVER, LabelMap, Volume
 
 #: HU are averaged over cubes of so many mm, which leaves veins and takes most of the noise.
@@ -24,6 +25,7 @@ _DEEP_MM = 8.0
 _LEAST = 1000
 #: The share of the liver that is darker than its vessels.
 _DARKER = 98.0
+_sum = partial(np.add, dtype=np.int32)
 
 
 def vessel_hu(labels: LabelMap, volume: Volume) -> float | None:
@@ -31,23 +33,23 @@ def vessel_hu(labels: LabelMap, volume: Volume) -> float | None:
 
     The 98th percentile of the liver's inside less its median. None where too little of a liver is shown.
     """
-    box = Box.around(labels.array == LIVER)
-    if box is None:
-        return None
     spacing = volume.grid.spacing_mm
     size = [max(1, round(_CUBE_MM / mm)) for mm in spacing]
-    liver = _cubes(labels.array[box.slices] == LIVER, size).all((1, 3, 5))
-    # An edge of nothing: where the scan ends the liver is cut, which is no surface, but its cubes are not missed.
+    liver = _joined(labels.array == LIVER, size, np.logical_and)
+    # An edge of nothing around: a liver that the scan cuts ends there.
     away = ndimage.distance_transform_edt(np.pad(liver, 1), [n * mm for n, mm in zip(size, spacing, strict=True)])
     inside = away[1:-1, 1:-1, 1:-1] > _DEEP_MM
     if inside.sum() < _LEAST:
         return None
-    hu = _cubes(volume.array[box.slices], size).mean((1, 3, 5), dtype=np.float32)[inside]
+    hu = _joined(volume.array, size, _sum)[inside] / math.prod(size)
     return float(np.percentile(hu, _DARKER) - np.median(hu))
 
 
-def _cubes(array: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
-    """`array` (z, y, x) as (z, size, y, size, x, size), without what is left over at the end of an axis."""
-    whole = [n // step for n, step in zip(array.shape, size, strict=True)]
-    cut = array[tuple(slice(n * step) for n, step in zip(whole, size, strict=True))]
-    return cut.reshape([length for pair in zip(whole, size, strict=True) for length in pair])
+def _joined(array: NDArray[Any], size: Sequence[int], join: Callable[..., Any]) -> NDArray[Any]:
+    """Blocks of `size` voxels of `array`, each joined to one, without what is left over at the end of an axis."""
+    for axis, step in enumerate(size):
+        array = np.moveaxis(array, axis, 0)
+        whole = len(array) // step * step
+        parts = [array[k:whole:step] for k in range(step)]
+        array = np.moveaxis(reduce(join, parts), 0, axis)
+    return array
