@@ -290,15 +290,15 @@ def test_ci_runs_what_the_readme_names():
     assert re.search(r"^demo: ", makefile, re.MULTILINE)
 
 
-def test_make_models_runs_the_seven_trainings_of_the_installed_files(tmp_path):
-    cases = tmp_path / "cases.csv"
+def test_make_models_runs_the_nine_trainings_of_the_installed_files(tmp_path):
+    cases, out = tmp_path / "cases.csv", tmp_path / "out"
     cases.touch()
-    made = ["make", "-n", "--no-print-directory", "models", f"CASES={cases}", f"OUT={tmp_path / 'out'}", "BIN=bin"]
+    made = ["make", "-n", "--no-print-directory", "models", f"CASES={cases}", "PACKAGES=pk", f"OUT={out}", "BIN=bin"]
     lines = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     own = [
-        line.replace(f"{tmp_path}/out/", "").replace(str(cases), "cases.csv")
+        line.replace(f"{out}/", "").replace(str(cases), "cases.csv")
         for line in lines
-        if "bin/cascade" in line or line.startswith("cp ")
+        if "bin/cascade" in line or "benchmarks" in line or line.startswith("cp ")
     ]
     once = "--set training.validations=1"
     half, full = (f"--set 'network.features=[{widths}]'" for widths in ("16, 32, 64, 80", "32, 64, 128, 160"))
@@ -307,14 +307,18 @@ def test_make_models_runs_the_seven_trainings_of_the_installed_files(tmp_path):
         "bin/cascade prepare cases.csv -o data",
         f"{train}-liver data -o runs/liver {once}  {half} --fold all",
         "cp runs/liver/last.safetensors liver.safetensors",
+        "bin/python -m benchmarks.more_scans pk cases.csv data more",
     ]
     for k in range(2):
-        third, most = (f"--init runs/{name}-{k}/last.safetensors" for name in ("third", "tumor"))
+        third, tumor, most = (f"--init runs/{name}-{k}/last.safetensors" for name in ("third", "tumor", "phases"))
         portal = f"{full} --set augmentation.phase_share=0"
+        last = f"{full} --fold all --steps 700 --set training.seed=3"
         wanted += [
             f"{train}-tumor data -o runs/third-{k} {once}  {portal} --fold {k}/3 --steps 2000",
             f"{train}-tumor data -o runs/tumor-{k} {once} {third} {portal} --fold {k}/9 --steps 1000",
-            f"{train}-tumor data -o runs/phases-{k} {once} {most} {full} --fold {k}/9 --steps 480",
-            f"cp runs/phases-{k}/last.safetensors tumor-{k}.safetensors",
+            f"{train}-tumor data -o runs/phases-{k} {once} {tumor} {full} --fold {k}/9 --steps 480",
+            f"bin/cascade prepare more/tumor-{k}.csv -o more/data-{k} --tumor-config more/tumor.toml",
+            f"{train}-tumor more/data-{k} -o runs/more-{k} {once} {most} {last}",
+            f"cp runs/more-{k}/last.safetensors tumor-{k}.safetensors",
         ]
     assert own == wanted
