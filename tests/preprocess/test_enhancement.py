@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from preprocess.enhancement import vessel_hu
-from preprocess.geometry import Grid
+from preprocess.geometry import Box, Grid
 from preprocess.volume import LabelMap, Volume
 
 #: Cubes of 3 mm are 1 x 3 x 2 voxels.
@@ -46,6 +46,26 @@ def test_a_tumour_and_its_rim_do_not_count():
     assert vessel_hu(changed(labels, VESSELS, 2), volume) == 0
 
 
+def test_where_the_scan_cuts_the_liver_is_its_surface():
+    labels, volume = scene(200, np.s_[:3])
+    box = Box((1, 1, 1), (23, 74, 51))
+    assert vessel_hu(labels.cropped(box), volume.cropped(box)) == 0
+
+
+def test_hu_that_are_not_whole_numbers_are_measured_too():
+    labels, volume = scene(40)
+    half = Volume(volume.array.astype(np.float32) + np.float32(0.5), GRID)
+    assert vessel_hu(labels, half) == vessel_hu(labels, volume) == 40
+
+
+def test_many_small_voxels_are_added_up_without_overflow():
+    shape = (120, 150, 150)
+    hu = np.full(shape, 150, np.int16)
+    hu[40:60, 45:105, 45:105] += 50
+    grid = Grid(shape, (0.5, 0.4, 0.4))
+    assert vessel_hu(LabelMap(np.ones(shape, np.uint8), grid), Volume(hu, grid)) == 50
+
+
 def test_noise_is_averaged():
     assert vessel_hu(*scene(noise=20)) == pytest.approx(2.05 * 20 / 6**0.5, abs=1)
 
@@ -53,5 +73,6 @@ def test_noise_is_averaged():
 def test_little_liver_says_nothing():
     labels, volume = scene(40)
     assert vessel_hu(changed(labels, np.s_[14:], 0), volume) == 40
+    assert vessel_hu(changed(labels, np.s_[8:], 0), volume) == 0
     assert vessel_hu(changed(labels, np.s_[7:], 0), volume) is None
     assert vessel_hu(changed(labels, np.s_[:], 0), volume) is None
