@@ -42,7 +42,8 @@ $(PACKAGES): | $(VENV)/installed
 	mv $@.part $@
 
 # The installed models once more (MODEL_CARD.md), from the scans of the table CASES and those in PACKAGES: liver,
-# tumor-0 and tumor-1 .safetensors in OUT. Hours; what was stopped goes on. `make -j2`: two trainings at a time, one core each.
+# tumor-0 and tumor-1 .safetensors in OUT. Hours; what was stopped goes on. `make -j2`: two trainings at a time, one
+# core each.
 OUT := models
 RUNS := $(OUT)/runs
 MORE := $(OUT)/more
