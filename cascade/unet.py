@@ -65,6 +65,23 @@ class Enlargement(nn.ConvTranspose3d):
         return large.permute(0, 4, 1, 2, 3)
 
 
+class Pointwise(nn.Conv3d):
+    """A convolution of single voxels.
+
+    With channels last that is one product of matrices. torch has few outputs computed with channels first, and so its
+    backward pass sorts the whole image twice.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, inputs, z, y, x) to (n, outputs, z, y, x), in the same order of memory."""
+        if input.is_contiguous() or not input.is_contiguous(memory_format=torch.channels_last_3d):
+            return super().forward(input)
+        return F.linear(input.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+
+
 class InstanceNorm(nn.InstanceNorm3d):
     """Instance normalisation (Ulyanov et al., 2016) that leaves an image in the order of memory in which it comes.
 
@@ -197,7 +214,7 @@ class UNet3d(nn.Module):
         self.head = nn.ConvTranspose3d(features[0], regions, stem, stride=stem)
         # Each output is half the size of the one before it.
         first = 1 if stem == 1 else 0
-        self.deep_heads = nn.ModuleList(nn.Conv3d(n, regions, 1) for n in features[first : first + deep_levels])
+        self.deep_heads = nn.ModuleList(Pointwise(n, regions) for n in features[first : first + deep_levels])
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:

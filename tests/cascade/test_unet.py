@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cascade.settings import Network
-from cascade.unet import ConvBlock, Convolution, Enlargement, InstanceNorm, ResidualBlock, UNet3d, unet
+from cascade.unet import ConvBlock, Convolution, Enlargement, InstanceNorm, Pointwise, ResidualBlock, UNet3d, unet
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,26 @@ def test_an_enlargement_with_channels_last_leaves_torchs_own_alone():
     layer, image = Enlargement(4, 3, 2), torch.randn(1, 4, 2, 3, 5)
     assert "aten::conv_transpose3d" in operators(lambda: layer(image))
     assert "aten::conv_transpose3d" not in operators(lambda: layer(image.to(memory_format=torch.channels_last_3d)))
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+def test_a_pointwise_convolution_computes_what_torchs_does_in_the_order_in_which_the_image_comes(order):
+    torch.manual_seed(1)
+    layer, image = Pointwise(4, 3), torch.randn(2, 4, 2, 3, 5).contiguous(memory_format=order).requires_grad_()
+    torch.nn.init.uniform_(layer.bias)
+    results = []
+    for forward in (layer.forward, lambda image: torch.nn.Conv3d.forward(layer, image)):
+        results.append([forward(image)])
+        results[-1] += torch.autograd.grad((results[-1][0] ** 3).sum(), (image, layer.weight, layer.bias))
+    assert results[0][0].shape == (2, 3, 2, 3, 5)
+    assert all(each.is_contiguous(memory_format=order) for each in results[0][:2])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pointwise_convolution_with_channels_last_leaves_torchs_own_alone():
+    layer, image = Pointwise(4, 3), torch.randn(1, 4, 2, 3, 5)
+    assert "aten::conv3d" in operators(lambda: layer(image))
+    assert "aten::conv3d" not in operators(lambda: layer(image.to(memory_format=torch.channels_last_3d)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
