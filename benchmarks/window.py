@@ -51,7 +51,7 @@ def main(engine: str, features: list[int], size: int) -> None:
     network, image = UNet3d(tuple(features), 2).eval(), torch.randn(1, 1, size, size, size)
     if way != "plain":
         network = on_device(network, torch.device("cpu"))
-    with patch("cascade.unet._left_to_torch", lambda image: True) if way == "plain" else nullcontext():
+    with patch("cascade.layers._left_to_torch", lambda image: True) if way == "plain" else nullcontext():
         run = (torch_engine if program == "torch" else openvino_engine)(network, image, kind)
         for _ in range(2):
             run()
