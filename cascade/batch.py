@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -98,6 +98,17 @@ def expand(inputs: Sequence[Path]) -> dict[Path, str]:
         if (other := seen.setdefault(name, path)) != path:
             raise InputError(f"{other} and {path} have one case name, {name}: run them into two -o folders")
     return names
+
+
+def require_any(paths: Collection[Path]) -> None:
+    """Raises InputError if none of `paths` is there, before anything is loaded or made; else such fail at their turn."""
+    if paths and not any(path.exists() for path in paths):
+        raise missing(next(iter(paths)))
+
+
+def missing(path: Path) -> InputError:
+    """What is said of an input that is not there."""
+    return InputError(f"{path}: there is no such file or folder; correct the path")
 
 
 def report_answers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from cascade.ahead import Ahead, Early, read_ahead, source_id
-from cascade.batch import REPORT, Outputs
+from cascade.batch import REPORT, Outputs, missing
 from cascade.checkpoint import Model, load_stage_models
 from cascade.engine import Engine, learned_mirrored, mirroring, pick_engine
 from cascade.locks import locked
 from cascade.machine import heard
 from cascade.outputs import case_report, is_done, write_case
 from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
-from preprocess.errors import InputError, UsageError
+from preprocess.errors import UsageError
 from preprocess.files import write_json
 from preprocess.io import read_scan
 from preprocess.text import printable
@@ -27,7 +26,8 @@ from preprocess.text import printable
 class Runner:
     """The two stages, ready; `tumor` None: stop after stage 1.
 
-    `models`: the sha256 of each stage's file, and under "mirrored" the stages that see mirror images too, if any do.
+    `models`: the sha256 of each stage's file, of several joined by +, and under "mirrored" the stages that see mirror
+    images too, if any do.
 
     `trained_on` and `chosen_on` are what either model has seen (see `Model`).
     """
@@ -46,16 +46,10 @@ class Runner:
         return Runner(
             liver=liver_stage(liver, engine),
             tumor=tumor_stage(tumor, engine) if tumor else None,
-            models={name: _joint_sha256(models) for name, models in stages.items()},
+            models={name: "+".join(model.sha256 for model in models) for name, models in stages.items()},
             trained_on=frozenset(known for model in every for known in model.trained_on),
             chosen_on=frozenset(content for model in every for content in model.chosen_on),
         )
-
-
-def _joint_sha256(models: Sequence[Model]) -> str:
-    """A file's own, or that of the hashes of several."""
-    hashes = [model.sha256 for model in models]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def load_runner(
@@ -100,7 +94,7 @@ def run_case(path: Path, runner: Runner, outputs: Outputs, ahead: Ahead | None =
     """
     case, folder = outputs.case(path), outputs.of(path)
     if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder")
+        raise missing(path)
     with locked(folder):
         source = source_id(path)
         if not outputs.overwrite and _is_done(path, source, runner, outputs):

@@ -16,6 +16,15 @@ HELD_OUT = {True: "yes", False: "no", None: "unknown"}
 NAME = {"liver": "liver", "tumor": "tumour"}
 
 
+#: What to do where it is not the training of a stage, by structure and step.
+_REMEDY = {
+    ("tumor", "cleanup"): (
+        " It drops what the policy's thresholds call too uncertain, faint or small, and draws the rest anew "
+        "(outline_share): cascade tune chooses thresholds."
+    )
+}
+
+
 def losses(report: StageReport) -> list[tuple[float, str, Step]]:
     """What each step loses in the mean over all cases of `report`: (loss in Dice, `liver` or `tumor`, step).
 
@@ -43,4 +52,4 @@ def advice(report: StageReport) -> str:
     what = f"{step.cause} costs {number(loss)} of {NAME[structure]} Dice"
     if step.key.startswith("false_") and structure == "tumor" and group.n_tumor_free:
         doubt = f" {group.n_tumor_free} without tumour: there one false voxel costs the whole Dice.{doubt}"
-    return f"Work on {what}, the largest loss over {cases}.{doubt}"
+    return f"Work on {what}, the largest loss over {cases}.{_REMEDY.get((structure, step.key), '')}{doubt}"

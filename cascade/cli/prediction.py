@@ -31,8 +31,8 @@ from cascade.cli.options import PATH, OneCommand, engine_option, model_options
 def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Segment liver and tumours in CT scans.
 
-    INPUT is a .nii, .nii.gz, .nrrd or .mha file, a DICOM folder, a ZIP of one, or a folder of such cases. Each case
-    gets OUTPUT/<case>/segmentation.nii.gz (0 background, 1 liver, 2 tumour, in the geometry of the input) and
+    INPUT is a .nii, .nii.gz, .nrrd, .mha or .dcm file, a DICOM folder, a ZIP of one, or a folder of such cases. Each
+    case gets OUTPUT/<case>/segmentation.nii.gz (0 background, 1 liver, 2 tumour, in the geometry of the input) and
     OUTPUT/<case>/report.json (status, volumes, lesions, warnings). Cases that are done are skipped. One that fails,
     even one that crashes the program's process, does not stop the others.
 

@@ -14,10 +14,11 @@ from preprocess.files import check_writable
 
 def run(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """`cascade run`."""
-    from cascade.batch import CaseSetup, Outputs, expand, report_answers
+    from cascade.batch import CaseSetup, Outputs, expand, report_answers, require_any
     from cascade.worker import answers
 
     names = expand(inputs)
+    require_any(names)
     check_writable(output)
     jobs = min(options["jobs"], len(names))
     models = {name: options[name] for name in ("liver", "tumor", "liver_only", "mirror", "device", "plain_malloc")}

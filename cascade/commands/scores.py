@@ -37,6 +37,7 @@ def evaluate(predictions: Path, truth: Path, output: Path, **options: Any) -> No
     cohorts = [evaluate_pairs(pairs, facts, **rules) for pairs in each]
     comparison = Comparison(cohorts[0], cohorts[1]) if versus else None
     write_scores(cohorts[0], output, comparison)
+    say(f"{predictions}, scored by the truth {truth}:")
     click.echo(screen_table(cohorts[0], comparison))
     for odd in left_out:
         say(f"left out: {odd}")

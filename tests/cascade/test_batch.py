@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from cascade.ahead import Early, source_id
-from cascade.batch import CaseSetup, Outputs, expand, report_answers
+from cascade.batch import CaseSetup, Outputs, expand, report_answers, require_any
 from cascade.case import begin_case, run_case
 from cascade.locks import locked
 from preprocess.errors import BatchError, CascadeError, InputError, ResourceError
@@ -303,6 +303,14 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path):
     assert said[1].startswith("good: ok")
     assert not (tmp_path / "out" / "bad").exists()
     assert (tmp_path / "out" / "good" / "segmentation.nii.gz").exists()
+
+
+def test_where_no_input_is_there_nothing_is_loaded_or_made(tmp_path):
+    here, none = tmp_path / "here.nii", tmp_path / "none.nii"
+    here.touch()
+    require_any([none, here])
+    with pytest.raises(InputError, match=r"none.nii: there is no such file or folder; correct the path"):
+        require_any([none, tmp_path / "neither.nii"])
 
 
 def test_a_single_bad_case_gives_its_own_error(tmp_path):
