@@ -101,7 +101,7 @@ def expand(inputs: Sequence[Path]) -> dict[Path, str]:
 
 
 def require_any(paths: Collection[Path]) -> None:
-    """Raises InputError if none of `paths` is there, before anything is loaded or made; else such fail at their turn."""
+    """Raises InputError if none of `paths` is there, before anything is made; one of several fails at its turn."""
     if paths and not any(path.exists() for path in paths):
         raise missing(next(iter(paths)))
 

@@ -1,4 +1,4 @@
-"""A case at one glance: an axial, a coronal and a sagittal slice with the contours of truth and prediction.
+"""An axial, a coronal and a sagittal slice with the contours of truth and prediction.
 
 Where there is a tumour, true or predicted, the slices run through the middle of the largest; else through the liver's.
 """
@@ -6,6 +6,7 @@ Where there is a tumour, true or predicted, the slices run through the middle of
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ COLOURS = {
     ("prediction", LIVER): (213, 94, 0),
     ("prediction", TUMOR): (240, 228, 66),
 }
+#: Where both contours are the same.
+AGREED = (255, 255, 255)
 
 
 def three_planes(volume: Volume, truth: LabelMap, prediction: LabelMap) -> Picture:
@@ -38,10 +41,14 @@ def three_planes(volume: Volume, truth: LabelMap, prediction: LabelMap) -> Pictu
 
     All three arguments are on one canonical grid, (z, y, x). Contours: see `COLOURS`.
     """
-    centre = _interesting(truth, prediction)
-    planes = [_plane(axis, centre[axis], volume, truth, prediction) for axis in range(3)]
-    height = max(plane.shape[0] for plane in planes)
-    padded = [np.pad(p, ((0, height - p.shape[0]), (0, _GAP_PIXELS), (0, 0))) for p in planes]
+    centre = interesting(truth, prediction)
+    return beside([plane(axis, centre[axis], volume, truth, prediction) for axis in range(3)])
+
+
+def beside(pictures: Sequence[Picture]) -> Picture:
+    """`pictures` side by side, tops in line, on black."""
+    height = max(picture.shape[0] for picture in pictures)
+    padded = [np.pad(p, ((0, height - p.shape[0]), (0, _GAP_PIXELS), (0, 0))) for p in pictures]
     return np.concatenate(padded, axis=1)[:, :-_GAP_PIXELS]
 
 
@@ -52,7 +59,7 @@ def png(picture: Picture) -> bytes:
     return stream.getvalue()
 
 
-def _interesting(truth: LabelMap, prediction: LabelMap) -> Index:
+def interesting(truth: LabelMap, prediction: LabelMap) -> Index:
     """A voxel (z, y, x) in the middle of the largest tumour or else of the liver; the volume's middle without any."""
     for labels, least in ((truth, TUMOR), (prediction, TUMOR), (truth, LIVER), (prediction, LIVER)):
         mask = labels.array >= least
@@ -62,15 +69,20 @@ def _interesting(truth: LabelMap, prediction: LabelMap) -> Index:
     return index3([n // 2 for n in truth.array.shape])
 
 
-def _plane(axis: int, at: int, volume: Volume, truth: LabelMap, prediction: LabelMap) -> Picture:
+def plane(
+    axis: int, at: int, volume: Volume, truth: LabelMap, prediction: LabelMap, pixel_mm: float = PIXEL_MM
+) -> Picture:
+    """Slice `at` across `axis` with contours, uint8 (rows, columns, 3), `pixel_mm` a pixel."""
     spacing = [s for i, s in enumerate(volume.grid.spacing_mm) if i != axis]
     low, high = WINDOW_HU
     grey = (_cut(volume.array, axis, at).astype(np.float32).clip(low, high) - low) * (255 / (high - low))
-    picture = np.repeat(_scaled(grey, spacing, order=1)[..., None], 3, axis=2).astype(np.uint8)
-    for who, labels in (("truth", truth), ("prediction", prediction)):
-        classes = _scaled(_cut(labels.array, axis, at), spacing, order=0)
-        for least in (LIVER, TUMOR):
-            picture[find_boundaries(classes >= least, mode="inner")] = COLOURS[who, least]
+    zoom = [s / pixel_mm for s in spacing]
+    picture = np.repeat(_scaled(grey, zoom, order=1)[..., None], 3, axis=2).astype(np.uint8)
+    true, predicted = (_scaled(_cut(labels.array, axis, at), zoom, order=0) for labels in (truth, prediction))
+    for least in (LIVER, TUMOR):
+        one, other = (find_boundaries(classes >= least, mode="inner") for classes in (true, predicted))
+        picture[one], picture[other] = COLOURS["truth", least], COLOURS["prediction", least]
+        picture[one & other] = AGREED
     return picture
 
 
@@ -80,8 +92,6 @@ def _cut(array: NDArray[Any], axis: int, at: int) -> NDArray[Any]:
     return plane if axis == 0 else plane[::-1]
 
 
-def _scaled(plane: NDArray[Any], spacing_mm: list[float], *, order: int) -> NDArray[Any]:
-    zoomed: NDArray[Any] = ndimage.zoom(
-        plane, [s / PIXEL_MM for s in spacing_mm], order=order, grid_mode=True, mode="nearest"
-    )
+def _scaled(plane: NDArray[Any], zoom: list[float], *, order: int) -> NDArray[Any]:
+    zoomed: NDArray[Any] = ndimage.zoom(plane, zoom, order=order, grid_mode=True, mode="nearest")
     return zoomed

@@ -29,7 +29,9 @@ _CASES = {
 #: The tumours first: they lose more.
 _STRUCTURES = ("tumor", "liver")
 
-_PICTURE = "picture: truth blue, its tumours light blue; prediction orange, its tumours yellow"
+_PICTURE = (
+    "picture: truth blue, its tumours light blue; prediction orange, its tumours yellow, white where both are alike"
+)
 
 _HOW_TO_READ = (
     "A perfect mask has a Dice of 1. Each bar is what one kind of error takes away (or a later step gives back); "

@@ -49,7 +49,8 @@ def report(source: Path, output: Path, **options: Any) -> None:
     from cascade.engine import pick_engine
     from cascade.stage_report import report_cases
     from cascade.unseen import Panel
-    from evaluate.pictures import png, three_planes
+    from evaluate.case_picture import case_picture
+    from evaluate.pictures import png
     from evaluate.stage_tables import WRITTEN, report_text, write_account
     from preprocess.layouts import find_cases
 
@@ -58,7 +59,7 @@ def report(source: Path, output: Path, **options: Any) -> None:
     pictures: dict[str, bytes] = {}
 
     def look(case: str, volume: Any, truth: Any, mask: Any) -> None:
-        pictures[case] = png(three_planes(volume, truth, mask))
+        pictures[case] = png(case_picture(case, volume, truth, mask))
 
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
     started = time.monotonic()

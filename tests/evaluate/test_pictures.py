@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from evaluate.pictures import COLOURS, png, three_planes
+from evaluate.pictures import AGREED, COLOURS, png, three_planes
 from preprocess.geometry import Grid
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 
@@ -47,6 +47,13 @@ def test_the_slices_run_through_the_tumour_and_contours_have_their_colours():
     for who, least in (("truth", LIVER), ("truth", TUMOR), ("prediction", LIVER)):
         assert list(COLOURS[who, least]) in axial
     assert list(COLOURS["prediction", TUMOR]) not in axial
+
+
+def test_where_both_contours_are_alike_they_are_white():
+    volume, truth = scene()
+    axial = three_planes(volume, truth, truth)[:40, :30].reshape(-1, 3).tolist()
+    assert list(AGREED) in axial
+    assert not any(list(colour) in axial for colour in COLOURS.values())
 
 
 def test_without_any_label_the_middle_is_shown():

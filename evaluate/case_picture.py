@@ -1,0 +1,89 @@
+"""A case at one glance: the liver in three planes, below it other tumours close up, above it what the colours say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from evaluate.pictures import AGREED, COLOURS, Picture, beside, interesting, plane, three_planes
+from preprocess.components import Mask, components
+from preprocess.geometry import Box, index3
+from preprocess.text import printable
+from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
+
+#: Around the livers so much of the scan is shown, and around the middle of a tumour.
+MARGIN_MM, CLOSE_MM = 20.0, 30.0
+#: How many tumours are shown close up, and how closely.
+CLOSE_UPS, CLOSE_PIXEL_MM = 6, 0.4
+_LINE_PIXELS, _WHITE = 16, (255, 255, 255)
+_PLANES = "axial (left is the patient's right), coronal, sagittal (left is front); below other tumours, axial"
+_LEGEND = (
+    ("truth", COLOURS["truth", LIVER]),
+    ("its tumours", COLOURS["truth", TUMOR]),
+    ("prediction", COLOURS["prediction", LIVER]),
+    ("its tumours", COLOURS["prediction", TUMOR]),
+    ("both alike", AGREED),
+)
+
+
+def case_picture(case: str, volume: Volume, truth: LabelMap, prediction: LabelMap) -> Picture:
+    """The picture of `case`, uint8 (rows, columns, 3), from scan and masks on one canonical grid, (z, y, x).
+
+    The three planes of `three_planes`, cut to the livers and what is around; axial slices through the largest tumours,
+    true or predicted, that those do not show, each `touched` or `missed` by the prediction, or `false`.
+    """
+    box = Box.around((truth.array >= LIVER) | (prediction.array >= LIVER))
+    if box is not None:
+        part = box.grown(MARGIN_MM, volume.grid)
+        volume, truth, prediction = volume.cropped(part), truth.cropped(part), prediction.cropped(part)
+    rows = [three_planes(volume, truth, prediction)]
+    if close := list(_close_ups(volume, truth, prediction)):
+        rows.append(beside(close))
+    width = max(row.shape[1] for row in rows)
+    head = [words([(f"{printable(case)}:", _WHITE), *_LEGEND], width), words([(_PLANES, _WHITE)], width)]
+    return _below([*head, *rows])
+
+
+def words(parts: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> Picture:
+    """A line of words, each in its colour, `width` pixels wide or as wide as they are."""
+    font = ImageFont.load_default()
+    plain = [(text.encode("ascii", "replace").decode() + "  ", colour) for text, colour in parts]
+    lengths = [int(font.getlength(text)) + 1 for text, _ in plain]
+    line = Image.new("RGB", (max(width, sum(lengths)), _LINE_PIXELS))
+    left = 0
+    for (text, colour), length in zip(plain, lengths, strict=True):
+        ImageDraw.Draw(line).text((left, 1), text, fill=colour, font=font)
+        left += length
+    return np.asarray(line)
+
+
+def _close_ups(volume: Volume, truth: LabelMap, prediction: LabelMap) -> Iterator[Picture]:
+    """Axial slices through tumours, largest first, without the one that the three planes run through."""
+    true, predicted = truth.array >= TUMOR, prediction.array >= TUMOR
+    parts, sizes = components(true | predicted)
+    shown = parts[interesting(truth, prediction)]
+    order = [int(k) for k in np.argsort(-sizes[1:], kind="stable") + 1 if k != shown]
+    for number in order[:CLOSE_UPS]:
+        part: Mask = parts == number
+        middle = [int(np.median(axis)) for axis in np.nonzero(part)]
+        box = Box(index3(middle), index3([n + 1 for n in middle])).grown(CLOSE_MM, volume.grid)
+        flat = Box(index3([middle[0], *box.start[1:]]), index3([middle[0] + 1, *box.stop[1:]]))
+        scan, masks = volume.cropped(flat), (truth.cropped(flat), prediction.cropped(flat))
+        cut = plane(0, 0, scan, *masks, pixel_mm=CLOSE_PIXEL_MM)
+        yield _below([words([(_said(true & part, predicted & part, volume.grid.voxel_ml), _WHITE)], cut.shape[1]), cut])
+
+
+def _said(true: Mask, predicted: Mask, voxel_ml: float) -> str:
+    """What became of one part of all that is tumour, true or predicted."""
+    ml = voxel_ml * float(np.count_nonzero(true if true.any() else predicted))
+    if not true.any():
+        return f"false, {ml:.1f} mL"
+    return f"{'touched' if predicted.any() else 'missed'}, {ml:.1f} mL"
+
+
+def _below(pictures: Sequence[Picture]) -> Picture:
+    """`pictures` one below the other, left edges in line, on black."""
+    width = max(picture.shape[1] for picture in pictures)
+    return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0))) for p in pictures])
