@@ -54,7 +54,7 @@ def run_demo(folder: Path) -> None:
     click.echo("3/3  cascade evaluate")
     scoring = {"convention": "lits", "cases": None, "versus": None, "resample_truth": False, "common": False}
     scores.evaluate(folder / "results", labels, folder / "scores", **scoring)
-    click.echo(f"{time.monotonic() - started:.0f} s in all; look into {folder}")
+    click.echo(f"{time.monotonic() - started:.0f} s in all; open {folder / 'scores' / 'index.html'}")
 
 
 def run_training_demo(folder: Path) -> None:
@@ -90,7 +90,7 @@ def run_training_demo(folder: Path) -> None:
     click.echo("5/5  cascade report on the held-out cases")
     models = {stage: [folder / stage / "best.safetensors"] for stage in ("liver", "tumor")}
     scores.report(table, folder / "report", **models, device="auto", held_out=True)
-    click.echo(f"{time.monotonic() - started:.0f} s in all; look into {folder}")
+    click.echo(f"{time.monotonic() - started:.0f} s in all; open {folder / 'report' / 'index.html'}")
 
 
 def make_cohort(folder: Path, tumors: Mapping[int, int]) -> Path:

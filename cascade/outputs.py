@@ -42,7 +42,9 @@ def is_done(folder: Path, source: str, models: Mapping[str, str], *, keep_stages
     if not (folder / MASK).is_file():
         return False
     if made_of[0] != source:
-        raise InputError(f"{folder}: holds a result of another input; use --overwrite or another -o")
+        raise InputError(
+            f"{folder}: holds a result of another input; use --overwrite or another -o, or give all inputs at once"
+        )
     if made_of[1] != dict(models):
         there = made_of[1] if isinstance(made_of[1], dict) else {}
         other = ", ".join(name for name in sorted({*there, *models}) if there.get(name) != models.get(name))
