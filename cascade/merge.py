@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.components import components, fill_holes, largest
+from preprocess.edges import without_fat
 from preprocess.geometry import Box, Grid
 from preprocess.lesions import AROUND_MM
 from preprocess.outlines import Seen, outlined
@@ -77,9 +78,14 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
 
 
 def credible(fused: Fused, roi: Volume, policy: TumorPolicy) -> Fused:
-    """`fused`, but sure nowhere in tumours that are too faint to be seen, and where it is `likely` in those that are
-    clear to see (`stage2_tumor.visibility`). `roi` is the scan on the grid of `fused`.
+    """What of `fused` the HU bear out: `roi` is the scan on its grid.
+
+    The liver is without the fat at its edge (`preprocess.edges`). It is sure nowhere in tumours that are too faint to
+    be seen, and where it is `likely` in those that are clear to see (`stage2_tumor.visibility`).
     """
+    spared = fused.tumor if fused.possible is None else fused.possible
+    liver = without_fat(fused.liver, spared, roi.array, roi.grid.spacing_mm, policy.fat_share)
+    fused = replace(fused, liver=liver)
     box = Box.around(fused.tumor & fused.liver)
     if box is None or fused.sure is None or fused.likely is None:
         return fused

@@ -18,7 +18,8 @@ from cascade.pipeline import LiverStage, TumorStage, policy_for, refine
 from evaluate.overlap import Overlap
 from preprocess.cases import Case
 from preprocess.components import components
-from preprocess.geometry import Box, Index, Triple, index3
+from preprocess.edges import without_fat
+from preprocess.geometry import Box, Index, index3
 from preprocess.lesions import AROUND_MM
 from preprocess.outlines import Seen, outlined
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
@@ -113,7 +114,7 @@ def sweep(
         part = truth.array[seen.box.slices] >= LIVER
         minima = [mm3 / (1000 * volume.grid.voxel_ml) for mm3 in candidates.minimum_lesion_mm3]
         for place in range(candidates.shape[0]):
-            whole = seen.liver > place
+            whole = seen.without_fat(seen.liver > place)
             mask = final_liver(whole)
             size = np.count_nonzero(mask)
             if size * volume.grid.voxel_ml < minimum_ml:
@@ -129,9 +130,9 @@ def sweep(
 class _Seen:
     """The region of interest and, in it, how many liver thresholds, tumour thresholds and peaks are reached.
 
-    `tumor`, `peak`, `likely` (enough for a clear lesion), `possible` (where a lesion may reach) and `hu` are cut to
-    `spot`, the part of the region that is tumour at the lowest threshold, and its surroundings. `policy` has what is
-    not tried.
+    `possible` is where a lesion may reach, `roi` the scan. `tumor`, `peak` and `likely` (enough for a clear lesion) are
+    cut to `spot`, the part of the region that is tumour at the lowest threshold, and its surroundings. `policy` has
+    what is not tried.
     """
 
     box: Box
@@ -142,20 +143,25 @@ class _Seen:
     peaks: int
     likely: Mask
     possible: Mask
-    hu: NDArray[Any]
-    spacing_mm: Triple
+    roi: Volume
     policy: TumorPolicy
+
+    def without_fat(self, liver: Mask) -> Mask:
+        """`liver` as `cascade.merge.credible` leaves it."""
+        return without_fat(liver, self.possible, self.roi.array, self.roi.grid.spacing_mm, self.policy.fat_share)
 
     def credible(self, liver: Mask, threshold: int) -> _Levels:
         """How many peaks are reached in `spot`, for tumours at a threshold as `cascade.merge.credible` has it."""
-        faint, clear = faint_and_clear(self.tumor > threshold, liver, self.hu, self.spacing_mm, self.policy)
+        hu, spacing_mm = self.roi.array[self.spot], self.roi.grid.spacing_mm
+        faint, clear = faint_and_clear(self.tumor > threshold, liver, hu, spacing_mm, self.policy)
         return np.where(self.likely & clear, np.uint8(self.peaks), self.peak * ~faint)
 
     def drawn(self, parts: NDArray[np.int32], wanted: Mask, liver: Mask) -> NDArray[np.int32]:
         """The numbered `parts` as `cascade.merge.clean_up` draws those that are `wanted`; `liver` is cut to `spot`."""
         if not self.policy.outline_share:
             return parts
-        seen = Seen(self.possible & liver, liver & (parts == 0), self.hu, self.spacing_mm)
+        hu, spacing_mm = self.roi.array[self.spot], self.roi.grid.spacing_mm
+        seen = Seen(self.possible[self.spot] & liver, liver & (parts == 0), hu, spacing_mm)
         return outlined(parts, wanted, seen, self.policy.outline_share)
 
     @staticmethod
@@ -187,9 +193,8 @@ class _Seen:
             of_peak[spot].copy(),
             len(candidates.tumor_peak),
             likely[spot].copy(),
-            possible[spot].copy(),
-            roi.array[spot],
-            roi.grid.spacing_mm,
+            possible,
+            roi,
             tumor.policy,
         )
 

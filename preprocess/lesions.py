@@ -20,8 +20,11 @@ _VOXELS = 500_000
 
 
 def contrasts(numbered: NDArray[np.int32], tissue: Mask, hu: NDArray[Any], spacing_mm: Triple) -> NDArray[np.float64]:
-    """By how many HU the mean of each part of `numbered` (z, y, x), whose parts count from 1, lies above that of the
-    `tissue` around it, at `AROUND_MM`; by number. NaN for a part without such tissue, and for 0."""
+    """By how many HU each part of `numbered` (z, y, x), whose parts count from 1, lies above the `tissue` around it, at
+    `AROUND_MM`; by number. NaN for a part without such tissue, and for 0.
+
+    Medians, of the part its deeper half: at its edge a lesion fades into the liver, and networks draw small ones wide.
+    """
     out = np.full(int(numbered.max(initial=0)) + 1, np.nan)
     for number, box in enumerate(ndimage.find_objects(numbered), 1):
         near = grown(box, AROUND_MM[1], spacing_mm)
@@ -33,7 +36,9 @@ def contrasts(numbered: NDArray[np.int32], tissue: Mask, hu: NDArray[Any], spaci
         away = ndimage.distance_transform_edt(~inside, [s * every for s in spacing_mm])
         around = tissue[thin] & (away > AROUND_MM[0]) & (away <= AROUND_MM[1])
         if around.any():
-            out[number] = hu[box][numbered[box] == number].mean() - hu[thin][around].mean()
+            depth = ndimage.distance_transform_edt(inside, [s * every for s in spacing_mm])
+            core = inside & (depth >= np.median(depth[inside]))
+            out[number] = np.median(hu[thin][core]) - np.median(hu[thin][around])
     return out
 
 

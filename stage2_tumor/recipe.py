@@ -17,15 +17,16 @@ class TumorPolicy:
     """How the probabilities of both stages become classes.
 
     The liver is where the geometric mean of both stages' liver probabilities, stage 2's with the weight
-    `stage2_weight` of 1, reaches `liver_threshold`; tumour where the plain geometric mean of stage 1's liver and stage
-    2's tumour reaches `tumor_threshold` inside that liver; lesions below `minimum_lesion_mm3`, and those that reach
-    `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
-    So are those whose mean differs from that of the liver around by less than `minimum_contrast_hu`: what nobody could
-    see there. One that is darker than it by `clear_contrast_hu` (least and most), as tumours mostly are, and has
-    `clear_mm3` need only reach `clear_peak`; with 1 none does. Those that stay are drawn anew (`preprocess.outlines`):
-    of the voxels near them that reach `outline_threshold` they hold those whose HU have gone `outline_share` of the way
-    from the liver's to their own; 0 leaves them as the networks draw them. Stage 2 looks at most `reach_mm` beyond the
-    liver of stage 1.
+    `stage2_weight` of 1, reaches `liver_threshold`, without the fat at its edge: what has gone less than `fat_share` of
+    the way from the HU of fat to the liver's (`preprocess.edges`; 0: none is looked for). Tumour is where the plain
+    geometric mean of stage 1's liver and stage 2's tumour reaches `tumor_threshold` inside that liver; lesions below
+    `minimum_lesion_mm3`, and those that reach `tumor_peak` nowhere, are dropped (hysteresis, as in Canny, PAMI 1986).
+    So are those that differ from the liver around by less than `minimum_contrast_hu` (`preprocess.lesions.contrasts`):
+    what nobody could see there. One that is darker than it by `clear_contrast_hu` (least and most), as tumours mostly
+    are, and has `clear_mm3` need only reach `clear_peak`; with 1 none does. Those that stay are drawn anew
+    (`preprocess.outlines`): of the voxels near them that reach `outline_threshold` they hold those whose HU have gone
+    `outline_share` of the way from the liver's to their own; 0 leaves them as the networks draw them. Stage 2 looks at
+    most `reach_mm` beyond the liver of stage 1.
     """
 
     stage2_weight: float
@@ -40,6 +41,7 @@ class TumorPolicy:
     clear_mm3: float
     outline_threshold: float
     outline_share: float
+    fat_share: float
 
     def __post_init__(self) -> None:
         if not 0 < self.stage2_weight <= 1:
@@ -55,5 +57,6 @@ class TumorPolicy:
             raise UsageError(
                 f"policy.clear_contrast_hu = {list(self.clear_contrast_hu)} must be the least and the most, from 0"
             )
-        if not 0 <= self.outline_share < 1:
-            raise UsageError(f"policy.outline_share = {self.outline_share} must be 0, or lie below 1")
+        for name in ("outline_share", "fat_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"policy.{name} = {getattr(self, name)} must be 0, or lie below 1")

@@ -34,6 +34,7 @@ _BEFORE: tuple[tuple[str, str, Table], ...] = (
             "stage2_weight": 0.5,
             "outline_threshold": 0.5,
             "outline_share": 0.0,
+            "fat_share": 0.0,
         },
     ),
 )

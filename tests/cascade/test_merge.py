@@ -15,7 +15,7 @@ AXES = ((-2 / 7, -3 / 7, 6 / 7), (-3 / 7, 6 / 7, 2 / 7), (6 / 7, 2 / 7, 3 / 7))
 FULL = Grid((4, 5, 7), (5.0, 2.0, 1.0), (10.0, -20.0, 30.0), AXES)
 BOX = Box((1, 2, 1), (3, 5, 6))
 POLICY = TumorPolicy(
-    0.5, 0.5, 0.25, 0.5, 20.0, 10.0, 0.0, 0.3, (0.0, 0.0), 0.0, outline_threshold=0.1, outline_share=0.5
+    0.5, 0.5, 0.25, 0.5, 20.0, 10.0, 0.0, 0.3, (0.0, 0.0), 0.0, outline_threshold=0.1, outline_share=0.5, fat_share=0.0
 )
 SLAB = Grid((1, 5, 7), (5.0, 2.0, 1.0))
 
@@ -111,7 +111,9 @@ def test_each_stage_is_read_on_its_own_grid():
     first = filled(columns, (np.s_[:, :, :2], 1.0))  # the scan's columns 0-3, the region's 0 and 1
     second = filled(rows, (np.s_[:, 1], 1.0))  # rows 3-5
     tumor = filled(rows, (np.s_[3], 1.0))
-    strict = TumorPolicy(0.5, 0.75, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0, (0.0, 0.0), 0.0, 0.5, 0.0)  # p1 * p2 >= 0.5625: both
+    strict = TumorPolicy(
+        0.5, 0.75, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0, (0.0, 0.0), 0.0, 0.5, 0.0, 0.0
+    )  # p1 * p2 >= 0.5625: both
     fused = fuse(coarse(first, columns), RoiProbabilities(second, tumor, rows), full, box, strict)
     # along the region's columns p1 is 1 .75 .25 0 0 0, along its rows p2 is 0 0 1/3 2/3 1 1
     liver = np.zeros(roi.shape, bool)
@@ -268,6 +270,19 @@ def test_one_that_is_clear_to_see_counts_where_it_is_but_likely():
     assert credible_lesions(15.0, clear_mm3=151.0) == [0, 0, 8]  # 15 voxels of 10 mm3
     assert credible_lesions(15.0, clear=(41.0, 55.0)) == [0, 0, 8]
     assert credible_lesions(15.0, clear=(30.0, 39.0)) == [0, 0, 8]
+
+
+def test_fat_at_the_livers_edge_is_no_liver_but_where_a_lesion_is_possible():
+    grid = Grid((3, 20, 40), (5.0, 1.0, 1.0))
+    liver, possible, hu = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool), np.full(grid.shape, -100, np.int16)
+    liver[:, 2:18, 2:30], hu[:, 2:18, 3:30] = True, 100  # a column too wide
+    possible[:, 5, 2] = True
+    fused = Fused(liver, np.zeros_like(liver), grid, possible=possible)
+    left = credible(fused, Volume(hu, grid), replace(POLICY, fat_share=0.5)).liver
+    expected = liver.copy()
+    expected[:, :, 2] = possible[:, :, 2]
+    np.testing.assert_array_equal(left, expected)
+    np.testing.assert_array_equal(credible(fused, Volume(hu, grid), POLICY).liver, liver)
 
 
 def test_stage_1_alone_has_no_lesion_to_judge():

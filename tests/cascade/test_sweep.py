@@ -86,6 +86,7 @@ def with_label(case, tumor_label="expert"):
         {"minimum_contrast_hu": 60.0},
         {"stage2_weight": 0.8},
         {"outline_threshold": 0.2, "outline_share": 0.5},
+        {"fat_share": 0.9},
     ],
 )
 def test_each_number_is_that_of_the_mask_that_the_policy_gives(stages, scan, changes):
@@ -153,7 +154,7 @@ def test_tumours_that_nobody_drew_have_no_table(stages, scan):
 
 
 def test_the_present_policy_is_among_the_candidates():
-    policy = TumorPolicy(0.8, 0.27, 0.5, 0.4, 50.0, 10.0, 15.0, 0.75, (30.0, 55.0), 250.0, 0.02, 0.5)
+    policy = TumorPolicy(0.8, 0.27, 0.5, 0.4, 50.0, 10.0, 15.0, 0.75, (30.0, 55.0), 250.0, 0.02, 0.5, 0.5)
     tried = CANDIDATES.including(policy)
     assert tried.shape == (8, 6, 9, 5)
     place = tried.place(policy)

@@ -96,6 +96,14 @@ def test_compared_is_the_tissue_from_3_to_10_mm_and_no_other_tumour():
     assert np.isnan(of_parts(tumor, tissue & (away > 10), hu)).all()
 
 
+def test_a_lesion_is_as_dark_as_its_deeper_half_and_the_tissue_as_its_middle():
+    # Dark in the middle, drawn wide; and a vessel beside it.
+    tumor, tissue, hu = liver_with((np.s_[1:4, 6:16, 10:24], 95.0))
+    hu[1:4, 8:14, 12:22] = 60
+    hu[2, 2:4, 10:24] = 250
+    assert of_parts(tumor, tissue, hu) == [-40]
+
+
 def test_a_large_lesion_is_judged_by_a_part_of_the_voxels(monkeypatch):
     monkeypatch.setattr(lesions, "_VOXELS", 300)
     tumor, tissue, hu = liver_with((np.s_[1:5, 8:16, 8:24], 80.0))

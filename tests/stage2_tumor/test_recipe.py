@@ -20,6 +20,7 @@ def policy(**changes):
         "clear_mm3": 250.0,
         "outline_threshold": 0.05,
         "outline_share": 0.5,
+        "fat_share": 0.5,
     }
     return TumorPolicy(**fields | changes)
 
@@ -51,10 +52,11 @@ def test_a_weight_that_leaves_out_stage_2_or_turns_stage_1_round_is_refused(valu
         policy(stage2_weight=value)
 
 
+@pytest.mark.parametrize("name", ["outline_share", "fat_share"])
 @pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
-def test_a_share_of_the_contrast_that_no_voxel_could_have_is_refused(value):
-    with pytest.raises(UsageError, match=rf"policy\.outline_share = {value} must be 0, or lie below 1"):
-        policy(outline_share=value)
+def test_a_share_of_the_contrast_that_no_voxel_could_have_is_refused(name, value):
+    with pytest.raises(UsageError, match=rf"policy\.{name} = {value} must be 0, or lie below 1"):
+        policy(**{name: value})
 
 
 @pytest.mark.parametrize("value", [0.0, 1.1, math.nan])
