@@ -1,16 +1,17 @@
-"""What stage 2's weight in the mean of both stages is worth, on patients that the models have not seen.
+"""What stage 2's weight in the mean of both stages is worth, and fat taken from the liver's edge, on unseen patients.
 
-    python -m benchmarks.fusion CASES --liver MODEL ... --tumor MODEL ... [--weights 0.5 0.65 0.8 1]
+    python -m benchmarks.fusion CASES --liver MODEL ... --tumor MODEL ... [--weights 0.5 0.65 0.8 1] [--fat 0 0.5]
 
-CASES is what `cascade report` takes, the models are those of a cross-validation. Both networks run once a
-case; then for each weight (`policy.stage2_weight`) the classes are made as by `cascade run`, and scored as by `cascade
-tune`, with several thresholds of liver and tumour; peak and least size of a lesion are the models'. Means over
-patients; the tumours' are with that liver threshold whose liver is best.
+CASES is what `cascade report` takes, the models are those of a cross-validation. Both networks run once a case; then
+for each weight (`policy.stage2_weight`) and share (`policy.fat_share`) the classes are made as by `cascade run`, and
+scored as by `cascade tune`, with several thresholds of liver and tumour; peak and least size of a lesion are the
+models'. Means over patients; the tumours' are with that liver threshold whose liver is best.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,8 @@ from preprocess.layouts import find_cases, read_label
 from preprocess.preparation import Infer
 from preprocess.resample import FloatArray
 
+#: Stage 2's weight, and the share of fat.
+Way = tuple[float, float]
 LIVER, TUMOR = (0.3, 0.4, 0.5, 0.6), (0.3, 0.4, 0.5)
 
 
@@ -41,33 +44,38 @@ def main() -> None:
     parser.add_argument("--liver", type=Path, nargs="+", required=True)
     parser.add_argument("--tumor", type=Path, nargs="+", required=True)
     parser.add_argument("--weights", type=float, nargs="+", default=[0.5, 0.65, 0.8, 1.0])
+    parser.add_argument("--fat", type=float, nargs="+", default=[0.5])
     options = parser.parse_args()
     tune_allocator()
-    tables = swept(options.cases, (options.liver, options.tumor), options.weights)
-    print(f"{machine()}; {len(tables[options.weights[0]])} cases\n")
+    tried = [*itertools.product(options.weights, options.fat)]
+    tables = swept(options.cases, (options.liver, options.tumor), tried)
+    print(f"{machine()}; {len(tables[tried[0]])} cases\n")
     at = [f"liver from {t:g}" for t in LIVER] + [f"tumour from {t:g}: Dice, found, false" for t in TUMOR]
-    print(f"| weight | {' | '.join(at)} |\n|{' ---: |' * (1 + len(at))}")
-    for weight, cases in tables.items():
-        print(row(weight, cases))
+    print(f"| weight | fat | {' | '.join(at)} |\n|{' ---: |' * (2 + len(at))}")
+    for way, cases in tables.items():
+        print(row(way, cases))
+    print("\nLiver of each case, from 0.5 on:")
+    for way, cases in tables.items():
+        print(way, ", ".join(f"{case.case} {case.liver[LIVER.index(0.5)]:.4f}" for case in cases))
 
 
 def swept(
-    source: Path, models: tuple[Sequence[Path], Sequence[Path]], weights: Sequence[float]
-) -> dict[float, list[CaseTables]]:
-    """For each weight the tables of every case whose patient is new to some of `models` of each stage."""
+    source: Path, models: tuple[Sequence[Path], Sequence[Path]], tried: Sequence[Way]
+) -> dict[Way, list[CaseTables]]:
+    """For each weight and share the tables of every case whose patient is new to some of `models` of each stage."""
     panel = Panel.load(*models, pick_engine("cpu"))
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
-    tables: dict[float, list[CaseTables]] = {weight: [] for weight in weights}
+    tables: dict[Way, list[CaseTables]] = {way: [] for way in tried}
     for turn in turns(cases, panel.runner, held_out_only=True, fail=_give_up):
         liver, tumor = turn.runner.liver, turn.runner.tumor
         assert tumor is not None
         once = replace(liver, infer=Once(liver.infer)), replace(tumor, infer=Once(tumor.infer))
         truth = read_label(turn.case, turn.volume.grid)
-        for weight in weights:
-            policy = replace(tumor.policy, stage2_weight=weight)
-            tried = Candidates(LIVER, TUMOR, (policy.tumor_peak,), (policy.minimum_lesion_mm3,))
+        for way in tried:
+            policy = replace(tumor.policy, stage2_weight=way[0], fat_share=way[1])
+            thresholds = Candidates(LIVER, TUMOR, (policy.tumor_peak,), (policy.minimum_lesion_mm3,))
             stages = once[0], replace(once[1], policy=policy)
-            tables[weight].append(sweep(turn.case, turn.volume, truth, stages, tried))
+            tables[way].append(sweep(turn.case, turn.volume, truth, stages, thresholds))
     return tables
 
 
@@ -91,12 +99,12 @@ class Once:
         return self._answers[-1][1].copy()
 
 
-def row(weight: float, cases: Sequence[CaseTables]) -> str:
+def row(way: Way, cases: Sequence[CaseTables]) -> str:
     """A line of the table."""
     livers = [score(cases, (k, 0, 0, 0)).liver_dice for k in range(len(LIVER))]
     best = int(np.argmax(livers))
     tumors = [score(cases, (best, k, 0, 0)) for k in range(len(TUMOR))]
-    return f"| {weight:g} | {' | '.join([*(f'{dice:.4f}' for dice in livers), *map(_told, tumors)])} |"
+    return f"| {way[0]:g} | {way[1]:g} | {' | '.join([*(f'{dice:.4f}' for dice in livers), *map(_told, tumors)])} |"
 
 
 def _told(scored: Score) -> str:

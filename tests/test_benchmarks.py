@@ -31,6 +31,7 @@ from benchmarks import (
     rate,
     rivals,
     train,
+    visible,
     window_sizes,
 )
 from cascade import sampler
@@ -43,7 +44,7 @@ from preprocess.errors import UsageError
 from preprocess.geometry import Box, Grid
 from preprocess.layouts import find_cases
 from preprocess.prepared import load_dataset
-from preprocess.volume import LabelMap
+from preprocess.volume import LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
 from stage2_tumor.predict import RoiProbabilities
 from tests import made_dataset
@@ -269,7 +270,19 @@ def test_the_tumours_of_a_weight_are_those_in_the_liver_that_is_best():
         SimpleNamespace(case="b", patient="q", liver=np.array([0.6, 0.95, 0.94, 0.7]), tumors=None, lesions=0),
     ]
     told = "0.400, 1 of 3, 2 | 0.500, 1 of 3, 2 | 0.600, 1 of 3, 2"
-    assert fusion.row(0.8, cases) == f"| 0.8 | 0.7000 | 0.9000 | 0.9200 | 0.7000 | {told} |"
+    assert fusion.row((0.8, 0.5), cases) == f"| 0.8 | 0.5 | 0.7000 | 0.9000 | 0.9200 | 0.7000 | {told} |"
+
+
+def test_of_each_candidate_it_is_told_whether_it_is_true_and_how_well_it_can_be_seen(monkeypatch):
+    grid = Grid(fakes.scene().shape, (2.0, 2.0, 2.0))
+    truth = np.zeros(grid.shape, np.uint8)
+    monkeypatch.setattr(visible, "read_label", lambda case, grid: LabelMap(truth, grid))
+    turn = SimpleNamespace(case=None, volume=Volume(fakes.scene(), grid), runner=fakes.fake_runner())
+    ((true, ml, peak, contrast),) = visible.lesions(turn)
+    assert (true, peak, contrast) == (False, 1, 100)
+    assert ml == pytest.approx(5 * 6 * 6 * 0.008)
+    truth[11, 14, 13] = 2  # its last voxel
+    assert next(visible.lesions(turn))[0]
 
 
 def test_of_painted_tumours_only_true_ones_are_neither_sought_nor_told():
