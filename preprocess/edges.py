@@ -38,9 +38,9 @@ def without_fat(organ: Mask, spared: Mask, hu: NDArray[Any], spacing_mm: Triple,
         return out
     least = FAT_HU + share * (float(np.median(own)) - FAT_HU)
     steps = [max(1, round(DEEP_MM / s)) for s in spacing_mm[1:]]
-    for plane, dark in zip(out, (hu < least) & ~spared, strict=True):
+    for plane, values, safe in zip(out, hu, spared, strict=True):
         if plane.any():
-            _peel(plane, dark, steps)
+            _peel(plane, (values < least) & ~safe, steps)
     return out
 
 
