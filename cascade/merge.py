@@ -80,8 +80,8 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
 def credible(fused: Fused, roi: Volume, policy: TumorPolicy) -> Fused:
     """What of `fused` the HU bear out: `roi` is the scan on its grid.
 
-    The liver is without the fat at its edge (`preprocess.edges`). It is sure nowhere in tumours that are too faint to
-    be seen, and where it is `likely` in those that are clear to see (`stage2_tumor.visibility`).
+    The liver is without the fat at its edge (`preprocess.edges`). `sure` is nothing of tumours that are too faint to be
+    seen, and what is `likely` of those that are clear to see (`stage2_tumor.visibility`).
     """
     spared = fused.tumor if fused.possible is None else fused.possible
     liver = without_fat(fused.liver, spared, roi.array, roi.grid.spacing_mm, policy.fat_share)
