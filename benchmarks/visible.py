@@ -18,7 +18,7 @@ import numpy as np
 
 from cascade.engine import pick_engine
 from cascade.machine import tune_allocator
-from cascade.merge import final_liver, fuse, liver_alone, probabilities
+from cascade.merge import fuse, liver_alone, probabilities
 from cascade.pipeline import policy_for, refine
 from cascade.unseen import Panel, Turn, turns
 from preprocess.cases import Case
@@ -67,7 +67,7 @@ def lesions(turn: Turn) -> Iterator[tuple[bool, float, float, float]]:
     fused = fuse(coarse, fine, volume.grid, box, tumor.policy)
     assert fused.possible is not None
     spacing_mm = roi.grid.spacing_mm
-    inside = final_liver(without_fat(fused.liver, fused.possible, roi.array, spacing_mm, tumor.policy.fat_share))
+    inside = without_fat(fused.liver, fused.possible, roi.array, spacing_mm, tumor.policy.fat_share)
     numbered, sizes = components(fused.tumor & inside)
     hu = contrasts(numbered, inside & ~fused.tumor, roi.array, spacing_mm)
     peaks = np.zeros(len(sizes))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from evaluate.pictures import AGREED, COLOURS, Picture, beside, interesting, plane, three_planes
+from evaluate.pictures import AGREED, COLOURS, Picture, beside, plane, three_planes
 from preprocess.components import Mask, components
 from preprocess.geometry import Box, index3
 from preprocess.text import printable
@@ -61,26 +62,29 @@ def words(parts: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> Pict
 
 def _close_ups(volume: Volume, truth: LabelMap, prediction: LabelMap) -> Iterator[Picture]:
     """Axial slices through tumours, largest first, without the one that the three planes run through."""
-    true, predicted = truth.array >= TUMOR, prediction.array >= TUMOR
-    parts, sizes = components(true | predicted)
-    shown = parts[interesting(truth, prediction)]
-    order = [int(k) for k in np.argsort(-sizes[1:], kind="stable") + 1 if k != shown]
-    for number in order[:CLOSE_UPS]:
-        part: Mask = parts == number
+    for part, said in islice(_tumors(truth, prediction), 1, 1 + CLOSE_UPS):
         middle = [int(np.median(axis)) for axis in np.nonzero(part)]
         box = Box(index3(middle), index3([n + 1 for n in middle])).grown(CLOSE_MM, volume.grid)
         flat = Box(index3([middle[0], *box.start[1:]]), index3([middle[0] + 1, *box.stop[1:]]))
         scan, masks = volume.cropped(flat), (truth.cropped(flat), prediction.cropped(flat))
         cut = plane(0, 0, scan, *masks, pixel_mm=CLOSE_PIXEL_MM)
-        yield _below([words([(_said(true & part, predicted & part, volume.grid.voxel_ml), _WHITE)], cut.shape[1]), cut])
+        yield _below([words([(said, _WHITE)], cut.shape[1]), cut])
 
 
-def _said(true: Mask, predicted: Mask, voxel_ml: float) -> str:
-    """What became of one part of all that is tumour, true or predicted."""
-    ml = voxel_ml * float(np.count_nonzero(true if true.any() else predicted))
-    if not true.any():
-        return f"false, {ml:.1f} mL"
-    return f"{'touched' if predicted.any() else 'missed'}, {ml:.1f} mL"
+def _tumors(truth: LabelMap, prediction: LabelMap) -> Iterator[tuple[Mask, str]]:
+    """True tumours and those that touch none, with what is said of each: first that of `interesting`, then by size."""
+    true, predicted = truth.array >= TUMOR, prediction.array >= TUMOR
+    voxel_ml, every = truth.grid.voxel_ml, []
+    for mask, other, names in ((true, predicted, ("touched", "missed")), (predicted, true, (None, "false"))):
+        numbered, sizes = components(mask)
+        met = np.bincount(numbered[other], minlength=len(sizes)) > 0
+        for number in range(1, len(sizes)):
+            if name := names[0] if met[number] else names[1]:
+                every.append((name == "false" and bool(true.any()), -int(sizes[number]), numbered, number, name))
+    first = min(every, key=lambda tumor: tumor[:2], default=None)
+    for tumor in sorted(every, key=lambda tumor: (tumor is not first, tumor[1])):
+        _, size, numbered, number, name = tumor
+        yield numbered == number, f"{name}, {-size * voxel_ml:.1f} mL"
 
 
 def _below(pictures: Sequence[Picture]) -> Picture:

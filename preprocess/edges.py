@@ -28,12 +28,13 @@ def without_fat(organ: Mask, spared: Mask, hu: NDArray[Any], spacing_mm: Triple,
     """`organ` without the fat at its edge; all arrays (z, y, x).
 
     Fat is what has gone less than `share` of the way from `FAT_HU` to the median of the organ. It is taken away from
-    outside inwards, voxel by voxel of a slice and up to `DEEP_MM`, but where it is `spared`, as a tumour is, which may
-    be as dark. With a `share` of 0 the organ stays as it is.
+    outside inwards, voxel by voxel of a slice, up to `DEEP_MM` or one voxel, but where it is `spared`, as a tumour is,
+    which may be as dark. With a `share` of 0 the organ stays as it is.
     """
     out = organ.copy()
-    every = math.ceil(organ.size / _VOXELS)
-    own = hu[::every][organ[::every] & ~spared[::every]]
+    slices = np.flatnonzero(organ.any(axis=(1, 2)))
+    some = slices[:: math.ceil((slices.size * organ[0].size + 1) / _VOXELS)]
+    own = hu[some][organ[some] & ~spared[some]]
     if share == 0 or not own.size:
         return out
     least = FAT_HU + share * (float(np.median(own)) - FAT_HU)

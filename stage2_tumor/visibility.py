@@ -18,9 +18,10 @@ def faint_and_clear(
 ) -> tuple[Mask, Mask]:
     """The 6-connected parts of `tumor` inside `liver` (both z, y, x) that are faint, and those that are clear.
 
-    Faint: the mean differs from that of the liver around by less than `policy.minimum_contrast_hu`. Clear: it is darker
-    by so much as tumours mostly are, `policy.clear_contrast_hu`, in a part of `policy.clear_mm3` or more. What is faint
-    is not clear, and a part with no liver around is neither. Where the policy does not ask for it nothing is either.
+    Faint: it differs from the liver around (`preprocess.lesions.contrasts`) by less than `policy.minimum_contrast_hu`.
+    Clear: it is darker by so much as tumours mostly are, `policy.clear_contrast_hu`, in a part of `policy.clear_mm3` or
+    more. What is faint is not clear, and a part with no liver around is neither. Where the policy does not ask for it
+    nothing is either.
     """
     if policy.minimum_contrast_hu == 0 and policy.clear_peak == 1:
         return np.zeros_like(tumor), np.zeros_like(tumor)

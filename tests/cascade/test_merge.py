@@ -274,7 +274,7 @@ def test_one_that_is_clear_to_see_counts_where_it_is_but_likely():
 
 def test_fat_at_the_livers_edge_is_no_liver_but_where_a_lesion_is_possible():
     grid = Grid((3, 20, 40), (5.0, 1.0, 1.0))
-    liver, possible, hu = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool), np.full(grid.shape, -100, np.int16)
+    liver, possible, hu = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool), np.full(grid.shape, -150, np.int16)
     liver[:, 2:18, 2:30], hu[:, 2:18, 3:30] = True, 100  # a column too wide
     possible[:, 5, 2] = True
     fused = Fused(liver, np.zeros_like(liver), grid, possible=possible)

@@ -44,10 +44,23 @@ def test_the_planes_are_cut_to_the_liver_and_stand_below_two_lines():
         ([LARGE, SMALL], ["touched, 0.1 mL"]),
         ([LARGE], ["missed, 0.1 mL"]),
         ([LARGE, np.s_[3:4, 45:50, 90:100]], ["false, 0.2 mL", "missed, 0.1 mL"]),
+        ([LARGE, np.s_[3:4, 45:50, 85:95]], ["false, 0.2 mL", "missed, 0.1 mL"]),  # beside it, not on it
+        ([np.s_[3:5, 44:54, 62:79]], ["false, 1.1 mL", "missed, 0.1 mL"]),  # larger than the true one of the planes
     ],
 )
 def test_tumours_that_the_planes_do_not_show_are_close_up_and_said(monkeypatch, predicted, expected):
     assert said(monkeypatch, *predicted) == expected
+
+
+def test_of_a_ring_that_the_planes_run_through_nothing_is_close_up(monkeypatch):
+    volume, truth, mask = scene()
+    array = np.where(truth.array == TUMOR, LIVER, truth.array)
+    array[3:5, 42:58, 50:80] = TUMOR
+    array[3:5, 46:54, 54:76] = LIVER  # its middle is liver
+    lines = []
+    monkeypatch.setattr("evaluate.case_picture.words", lambda parts, width: lines.append(parts) or words(parts, width))
+    case_picture("c", volume, LabelMap(array, GRID), mask)
+    assert len(lines) == 2
 
 
 def test_no_more_than_six_are_close_up(monkeypatch):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from preprocess import edges
 from preprocess.edges import without_fat
 
 SPACING_MM = (5.0, 1.0, 0.5)
@@ -8,7 +9,7 @@ SPACING_MM = (5.0, 1.0, 0.5)
 
 def scene():
     """An organ of 100 HU (3, 8, 36) with a rim of fat on its left and above, within its mask, and fat in its middle."""
-    organ, hu = np.zeros((3, 8, 36), bool), np.full((3, 8, 36), -90, np.int16)
+    organ, hu = np.zeros((3, 8, 36), bool), np.full((3, 8, 36), -110, np.int16)
     organ[:, 2:7, 4:30] = True
     hu[:, 3:7, 7:30] = 100  # the mask has one row of fat above, three columns at the left
     hu[:, 5, 12] = -90
@@ -58,6 +59,17 @@ def test_a_share_of_0_changes_nothing_and_neither_does_an_empty_organ():
     np.testing.assert_array_equal(left, organ)
     empty = np.zeros((2, 3, 4), bool)
     assert not without_fat(empty, empty, np.zeros(empty.shape), SPACING_MM, 0.5).any()
+
+
+def test_of_a_large_organ_some_of_its_own_slices_say_its_hu(monkeypatch):
+    monkeypatch.setattr(edges, "_VOXELS", 600)
+    organ, hu = scene()
+    organ[[0, 2]] = False
+    left = without_fat(organ, np.zeros_like(organ), hu, SPACING_MM, 0.5)
+    np.testing.assert_array_equal(left[1], peeled()[1][1])
+    organ, hu = scene()
+    hu[1] = 1000  # of three slices of 288 voxels the first and the last are asked
+    np.testing.assert_array_equal(without_fat(organ, np.zeros_like(organ), hu, SPACING_MM, 0.5)[0], left[1])
 
 
 def test_the_argument_is_left_as_it_is_and_slices_are_looked_at_one_by_one():
