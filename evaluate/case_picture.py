@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from evaluate.pictures import AGREED, COLOURS, Picture, beside, plane, three_planes
@@ -74,17 +76,26 @@ def _close_ups(volume: Volume, truth: LabelMap, prediction: LabelMap) -> Iterato
 def _tumors(truth: LabelMap, prediction: LabelMap) -> Iterator[tuple[Mask, str]]:
     """True tumours and those that touch none, with what is said of each: first that of `interesting`, then by size."""
     true, predicted = truth.array >= TUMOR, prediction.array >= TUMOR
-    voxel_ml, every = truth.grid.voxel_ml, []
-    for mask, other, names in ((true, predicted, ("touched", "missed")), (predicted, true, (None, "false"))):
-        numbered, sizes = components(mask)
-        met = np.bincount(numbered[other], minlength=len(sizes)) > 0
-        for number in range(1, len(sizes)):
-            if name := names[0] if met[number] else names[1]:
-                every.append((name == "false" and bool(true.any()), -int(sizes[number]), numbered, number, name))
-    first = min(every, key=lambda tumor: tumor[:2], default=None)
-    for tumor in sorted(every, key=lambda tumor: (tumor is not first, tumor[1])):
-        _, size, numbered, number, name = tumor
-        yield numbered == number, f"{name}, {-size * voxel_ml:.1f} mL"
+    drawn = _parts(true, predicted, "touched", "missed")
+    false = [part for part in _parts(predicted, true, "", "false") if part.said]
+    every = [*drawn, *false]
+    for part in every[:1] + sorted(every[1:], key=lambda part: -part.voxels):
+        yield part.numbered == part.number, f"{part.said}, {part.voxels * truth.grid.voxel_ml:.1f} mL"
+
+
+class _Part(NamedTuple):
+    numbered: NDArray[np.int32]
+    number: int
+    voxels: int
+    said: str
+
+
+def _parts(mask: Mask, other: Mask, touched: str, alone: str) -> list[_Part]:
+    """The parts of `mask`, largest first, with what is said of those that `other` touches and of the rest."""
+    numbered, sizes = components(mask)
+    met = np.bincount(numbered[other], minlength=len(sizes)) > 0
+    order = np.argsort(-sizes[1:], kind="stable") + 1
+    return [_Part(numbered, int(k), int(sizes[k]), touched if met[k] else alone) for k in order]
 
 
 def _below(pictures: Sequence[Picture]) -> Picture:

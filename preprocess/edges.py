@@ -32,10 +32,12 @@ def without_fat(organ: Mask, spared: Mask, hu: NDArray[Any], spacing_mm: Triple,
     which may be as dark. With a `share` of 0 the organ stays as it is.
     """
     out = organ.copy()
+    if share == 0:
+        return out
     slices = np.flatnonzero(organ.any(axis=(1, 2)))
-    some = slices[:: math.ceil((slices.size * organ[0].size + 1) / _VOXELS)]
+    some = slices[:: max(1, math.ceil(slices.size * organ[0].size / _VOXELS))]
     own = hu[some][organ[some] & ~spared[some]]
-    if share == 0 or not own.size:
+    if not own.size:
         return out
     least = FAT_HU + share * (float(np.median(own)) - FAT_HU)
     steps = [max(1, round(DEEP_MM / s)) for s in spacing_mm[1:]]

@@ -199,7 +199,9 @@ def test_a_result_of_another_input_or_other_models_is_neither_skipped_nor_replac
     with pytest.raises(InputError, match=r"of other models or options \(tumor\); use --overwrite"):
         run_case(path, replace(runner, models={"liver": "aa", "tumor": "other"}), outputs)
     os.utime(path, (1, 1))
-    with pytest.raises(InputError, match="result of another input; use --overwrite"):
+    with pytest.raises(
+        InputError, match="result of another input; use --overwrite or another -o, or give all inputs at once"
+    ):
         run_case(path, runner, outputs)
     assert "ok" in run_case(path, runner, replace(outputs, overwrite=True))
 

@@ -57,6 +57,11 @@ def test_files_of_a_cohort(cohort, capsys):
     assert [row["tumor_dice"] for row in rows_of(cohort / "out" / "cases.csv")] == ["1.000000"] * 3
 
 
+def test_which_side_is_the_truth_is_said(cohort, capsys):
+    assert evaluate(cohort, "first") == 0
+    assert capsys.readouterr().out.startswith(f"{cohort / 'first'}, scored by the truth {cohort / 'truth'}:\n")
+
+
 def test_a_table_of_cases_tells_patients_and_what_is_scored(cohort):
     assert evaluate(cohort, "first", "--cases", "cases.csv") == 0
     rows = rows_of(cohort / "out" / "cases.csv")
