@@ -1,4 +1,4 @@
-"""How well a lesion can be seen, of what stage 2 takes for one: its contrast to the liver around, true ones and false.
+"""How well a lesion can be seen, of what stage 2 takes for one: its contrast to the liver around, and the HU inside.
 
     python -m benchmarks.visible CASES --liver MODEL ... --tumor MODEL ... [--least-ml 0.25]
 
@@ -26,7 +26,7 @@ from preprocess.components import components
 from preprocess.edges import without_fat
 from preprocess.errors import CascadeError
 from preprocess.layouts import find_cases, read_label
-from preprocess.lesions import contrasts
+from preprocess.lesions import contrasts, cores_hu
 from preprocess.volume import TUMOR
 from stage1_liver.predict import find_liver
 
@@ -48,13 +48,13 @@ def main() -> None:
         for lesion in lesions(turn)
         if lesion[1] >= options.least_ml
     ]
-    print("| case | lesion | mL | peak | HU to the liver around |\n|---|---|---:|---:|---:|")
-    for case, true, ml, peak, hu in sorted(found, key=lambda lesion: -lesion[3]):
-        print(f"| {case} | {'true' if true else '**false**'} | {ml:.2f} | {peak:.3f} | {hu:.0f} |")
+    print("| case | lesion | mL | peak | HU to the liver around | HU inside |\n|---|---|---:|---:|---:|---:|")
+    for case, true, ml, peak, contrast, hu in sorted(found, key=lambda lesion: -lesion[3]):
+        print(f"| {case} | {'true' if true else '**false**'} | {ml:.2f} | {peak:.3f} | {contrast:.0f} | {hu:.0f} |")
 
 
-def lesions(turn: Turn) -> Iterator[tuple[bool, float, float, float]]:
-    """Of each candidate whether it is true, its mL, its highest probability and its contrast in HU."""
+def lesions(turn: Turn) -> Iterator[tuple[bool, float, float, float, float]]:
+    """Of each candidate whether it is true, its mL, its highest probability, its contrast in HU and the HU inside."""
     liver, tumor = turn.runner.liver, turn.runner.tumor
     assert tumor is not None
     volume, policy = turn.volume, policy_for(turn.volume.grid, liver)
@@ -69,14 +69,16 @@ def lesions(turn: Turn) -> Iterator[tuple[bool, float, float, float]]:
     spacing_mm = roi.grid.spacing_mm
     inside = without_fat(fused.liver, fused.possible, roi.array, spacing_mm, tumor.policy.fat_share)
     numbered, sizes = components(fused.tumor & inside)
-    hu = contrasts(numbered, inside & ~fused.tumor, roi.array, spacing_mm)
+    contrast = contrasts(numbered, inside & ~fused.tumor, roi.array, spacing_mm)
+    hu = cores_hu(numbered, roi.array, spacing_mm)
     peaks = np.zeros(len(sizes))
     for plane, (p1, _, p_tumor) in zip(numbered, probabilities(coarse, fine, volume.grid, box), strict=True):
         np.maximum.at(peaks, plane, np.sqrt(p1 * p_tumor))
     true = read_label(turn.case, volume.grid).array[box.slices] == TUMOR
     touched = np.bincount(numbered[true], minlength=len(sizes)) > 0
     for number in range(1, len(sizes)):
-        yield bool(touched[number]), float(sizes[number] * roi.grid.voxel_ml), float(peaks[number]), float(hu[number])
+        ml = float(sizes[number] * roi.grid.voxel_ml)
+        yield bool(touched[number]), ml, float(peaks[number]), float(contrast[number]), float(hu[number])
 
 
 def _give_up(case: Case, error: CascadeError) -> None:

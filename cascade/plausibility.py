@@ -1,5 +1,5 @@
 """What about a result should make a person look at it: a liver that is cut, too small, too large, not enhanced, or no
-liver tissue.
+liver tissue; tumours as dark as water.
 
 A network answers every image. These checks need no network: they compare the answer with what a liver can be.
 """
@@ -11,9 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from preprocess.anatomy import misplaced
+from preprocess.components import components
 from preprocess.enhancement import vessel_hu
 from preprocess.geometry import Box
-from preprocess.volume import LIVER, LabelMap, Volume
+from preprocess.lesions import cores_hu
+from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 
 #: Whole adult livers are 0.6 to 3.5 L with hardly an exception (means are 1.2 to 1.8 L); tumours can make them larger.
 LIVER_ML = (600.0, 4500.0)
@@ -22,6 +24,11 @@ LIVER_HU = (-20.0, 200.0)
 #: Vessels of the liver are so much brighter than it at least where contrast medium has reached them: 19 to 72 HU in
 #: fourteen scans, 10 in one without contrast medium. Noise may hide that there is none.
 ENHANCED_HU = 15.0
+#: Bile, and what is in simple cysts, has 0 to 20 HU. True tumours of 0.25 mL and more have 27 to 96 in their deeper
+#: half (six scans; 41 and more but for a liver full of them).
+WATER_HU = 20.0
+#: Nothing is said of smaller tumours: what lies beside them is in their HU too.
+WATERY_ML = 0.25
 #: Dice of both stages' livers below which they saw different things.
 AGREEMENT = 0.75
 #: What looks like so much liver is said where none was found: scans without liver have less.
@@ -60,7 +67,27 @@ def _doubts(labels: LabelMap, volume: Volume, agreement: float | None) -> Iterat
         )
     if agreement is not None and agreement < AGREEMENT:
         yield f"the two stages disagree about the liver (Dice {agreement:.2f}): the scan is unlike the training scans"
+    yield from _watery(inside, around)
     yield from misplaced(volume, labels)
+
+
+def _watery(labels: LabelMap, volume: Volume) -> Iterator[str]:
+    """A warning about tumours that are as dark as water, so may be none."""
+    box = Box.around(labels.array == TUMOR)
+    if box is None:
+        return
+    near = box.grown(max(labels.grid.spacing_mm), labels.grid).slices
+    numbered, sizes = components(labels.array[near] == TUMOR)
+    ml = sizes * labels.grid.voxel_ml
+    hu = cores_hu(numbered, volume.array[near], labels.grid.spacing_mm)
+    dark = np.flatnonzero((hu <= WATER_HU) & (ml >= WATERY_ML))  # not 0, whose HU are NaN
+    if dark.size:
+        largest = dark[np.argmax(ml[dark])]
+        more = f", and {dark.size - 1} more" if dark.size > 1 else ""
+        yield (
+            f"a tumour of {ml[largest]:.1f} mL is as dark as water ({hu[largest]:.0f} HU inside){more}: "
+            "it may be the gallbladder or a cyst"
+        )
 
 
 def overlooked(part: LabelMap, volume: Volume, agreement: float | None = None) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,19 +28,40 @@ def contrasts(numbered: NDArray[np.int32], tissue: Mask, hu: NDArray[Any], spaci
     """
     out = np.full(int(numbered.max(initial=0)) + 1, np.nan)
     for number, box in enumerate(ndimage.find_objects(numbered), 1):
-        near = grown(box, AROUND_MM[1], spacing_mm)
-        every = math.ceil((numbered[near].size / _VOXELS) ** (1 / 3))
-        thin = tuple(slice(axis.start, axis.stop, every) for axis in near)
+        thin, every = _thinned(grown(box, AROUND_MM[1], spacing_mm), numbered)
         inside = numbered[thin] == number
         if not inside.any():
             continue
         away = ndimage.distance_transform_edt(~inside, [s * every for s in spacing_mm])
         around = tissue[thin] & (away > AROUND_MM[0]) & (away <= AROUND_MM[1])
         if around.any():
-            depth = ndimage.distance_transform_edt(inside, [s * every for s in spacing_mm])
-            core = inside & (depth >= np.median(depth[inside]))
+            core = _deeper_half(inside, [s * every for s in spacing_mm])
             out[number] = np.median(hu[thin][core]) - np.median(hu[thin][around])
     return out
+
+
+def cores_hu(numbered: NDArray[np.int32], hu: NDArray[Any], spacing_mm: Triple) -> NDArray[np.float64]:
+    """The median HU of each part's deeper half, by number as in `contrasts`; NaN for 0."""
+    out = np.full(int(numbered.max(initial=0)) + 1, np.nan)
+    for number, box in enumerate(ndimage.find_objects(numbered), 1):
+        thin, every = _thinned(grown(box, max(spacing_mm), spacing_mm), numbered)
+        inside = numbered[thin] == number
+        if inside.any():
+            out[number] = np.median(hu[thin][_deeper_half(inside, [s * every for s in spacing_mm])])
+    return out
+
+
+def _thinned(box: tuple[slice, ...], numbered: NDArray[np.int32]) -> tuple[tuple[slice, ...], int]:
+    """`box` with every second, third, ... voxel of each axis alone, if it is large, and that step."""
+    every = math.ceil((numbered[box].size / _VOXELS) ** (1 / 3))
+    return tuple(slice(axis.start, axis.stop, every) for axis in box), every
+
+
+def _deeper_half(inside: Mask, spacing_mm: Sequence[float]) -> Mask:
+    """The voxels of `inside` (z, y, x) that lie at least as deep in it as its median."""
+    depth = ndimage.distance_transform_edt(inside, spacing_mm)
+    deep: Mask = depth >= np.median(depth[inside])
+    return inside & deep
 
 
 def grown(box: tuple[slice, ...], mm: float, spacing_mm: Triple) -> tuple[slice, ...]:

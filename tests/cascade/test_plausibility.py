@@ -55,6 +55,32 @@ def test_a_liver_without_contrast_medium_is_said(vessels, doubted):
     assert bool([w for w in doubts(*scene(vessels=vessels)) if "contrast medium" in w]) == doubted
 
 
+def with_tumors(*tumors, grid=GRID):
+    """The liver of `scene` with tumours: the box's start and stop, and its HU."""
+    labels, volume = (np.array(part.array) for part in scene())
+    for start, stop, hu in tumors:
+        where = tuple(map(slice, start, stop))
+        labels[where], volume[where] = 2, hu
+    return LabelMap(labels, grid), Volume(volume, grid)
+
+
+def test_tumours_as_dark_as_water_are_said_the_largest_with_its_size():
+    small, large, tumor = ((2, 2, 2), (3, 4, 5), 5), ((5, 2, 2), (7, 4, 6), 20), ((5, 7, 9), (9, 11, 14), 21)
+    assert doubts(*with_tumors(tumor)) == ()
+    assert doubts(*with_tumors(small, tumor)) == (
+        "a tumour of 6.0 mL is as dark as water (5 HU inside): it may be the gallbladder or a cyst",
+    )
+    (said,) = doubts(*with_tumors(small, large, tumor))
+    assert said.startswith("a tumour of 16.0 mL is as dark as water (20 HU inside), and 1 more:")
+
+
+@pytest.mark.parametrize(("wide", "said"), [(1, False), (2, True)])
+def test_what_is_tiny_may_be_as_dark_as_water(wide, said):
+    grid = Grid(GRID.shape, (10.0, 5.0, 4.0))  # a voxel is 0.2 mL
+    found = doubts(*with_tumors(((4, 4, 4), (5, 5, 4 + wide), 0), grid=grid))
+    assert bool([warning for warning in found if "water" in warning]) == said
+
+
 def test_stages_that_disagree_are_said():
     (said,) = doubts(*scene(), agreement=0.6)
     assert "disagree about the liver (Dice 0.60)" in said

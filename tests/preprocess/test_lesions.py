@@ -5,7 +5,7 @@ from scipy import ndimage
 from preprocess import lesions
 from preprocess.components import components
 from preprocess.geometry import Grid
-from preprocess.lesions import contrasts, lesion_table
+from preprocess.lesions import contrasts, cores_hu, lesion_table
 from preprocess.volume import LabelMap, Volume
 
 # Array axes: z to the head, y to the front, x to the left.
@@ -111,3 +111,22 @@ def test_a_large_lesion_is_judged_by_a_part_of_the_voxels(monkeypatch):
     hu[(away > 10) & tissue] = 300  # by distances in voxels of the thinned image it would be compared with that
     (contrast,) = of_parts(tumor, tissue, hu)
     assert contrast == -20
+
+
+def test_the_inside_of_parts_is_that_of_their_deeper_half():
+    """A shell of 60 HU, a voxel of each axis wide, around 10; a single voxel at the end."""
+    numbered, hu = np.zeros((16, 16, 18), np.int32), np.full((16, 16, 18), 100.0)
+    numbered[1:13, 1:13, 1:13], hu[1:13, 1:13, 1:13] = 1, 60
+    hu[2:12, 2:12, 2:12] = 10
+    numbered[15, 15, 17], hu[15, 15, 17] = 2, 70
+    assert cores_hu(numbered, hu, (1.0, 1.0, 1.0)) == pytest.approx([np.nan, 10, 70], nan_ok=True)
+    assert np.isnan(cores_hu(np.zeros((2, 2, 2), np.int32), hu[:2, :2, :2], (1.0, 1.0, 1.0)))
+
+
+def test_of_a_large_part_the_inside_of_some_voxels_is_enough(monkeypatch):
+    monkeypatch.setattr(lesions, "_VOXELS", 1000)
+    numbered, hu = np.zeros((26, 26, 26), np.int32), np.full((26, 26, 26), 60.0)
+    numbered[1:25, 1:25, 1:25] = 1
+    hu[3:23, 3:23, 3:23] = 10
+    hu[::3, ::3, ::3] = 9  # every third voxel of each axis
+    assert cores_hu(numbered, hu, (1.0, 1.0, 1.0))[1] == 9
