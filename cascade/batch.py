@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cascade.ahead import Early
 from cascade.serving import Ready
-from preprocess.errors import BatchError, CascadeError, InputError
+from preprocess.errors import BatchError, CascadeError, InputError, missing
 from preprocess.inputs import find_images
 from preprocess.io import case_name
 from preprocess.text import printable
@@ -104,11 +104,6 @@ def require_any(paths: Collection[Path]) -> None:
     """Raises InputError if none of `paths` is there, before anything is made; one of several fails at its turn."""
     if paths and not any(path.exists() for path in paths):
         raise missing(next(iter(paths)))
-
-
-def missing(path: Path) -> InputError:
-    """What is said of an input that is not there."""
-    return InputError(f"{path}: there is no such file or folder; correct the path")
 
 
 def report_answers(

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from cascade.ahead import Ahead, Early, read_ahead, source_id
-from cascade.batch import REPORT, Outputs, missing
+from cascade.batch import REPORT, Outputs
 from cascade.checkpoint import Model, load_stage_models
 from cascade.engine import Engine, learned_mirrored, mirroring, pick_engine
 from cascade.locks import locked
 from cascade.machine import heard
 from cascade.outputs import case_report, is_done, write_case
 from cascade.pipeline import LiverStage, Stopwatch, TumorStage, liver_stage, segment, tumor_stage
-from preprocess.errors import UsageError
+from preprocess.errors import UsageError, missing
 from preprocess.files import write_json
 from preprocess.io import read_scan
 from preprocess.text import printable

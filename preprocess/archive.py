@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
-from preprocess.errors import InputError, ResourceError
+from preprocess.errors import InputError, ResourceError, missing
 from preprocess.fast import inflater
 from preprocess.workers import usable_cores
 
@@ -127,7 +127,7 @@ def reading_error(path: Path, error: OSError) -> InputError | ResourceError:
     if isinstance(error, PermissionError):
         return ResourceError(f"{path} may not be read; check its permissions")
     if isinstance(error, FileNotFoundError):
-        return InputError(f"{path} does not exist; check the path")
+        return missing(path)
     return InputError(f"{path} cannot be read ({error.strerror or error}); check the disk or copy the file again")
 
 

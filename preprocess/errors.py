@@ -1,5 +1,7 @@
 """The errors that a user can cause or mend; `cascade.cli` turns each into one line and its exit code."""
 
+from pathlib import Path
+
 
 class CascadeError(Exception):
     """A problem outside the program. The message names the thing, the value and the remedy, in one line."""
@@ -17,6 +19,11 @@ class InputError(CascadeError):
     """An image, label or dataset cannot be used (exit 3)."""
 
     exit_code = 3
+
+
+def missing(path: Path) -> InputError:
+    """What is said of an input that is not there."""
+    return InputError(f"{path} does not exist; check the path")
 
 
 class ModelError(CascadeError):

@@ -276,7 +276,7 @@ def test_the_setup_reads_the_likely_scan_unless_a_result_stands(tmp_path, monkey
 def test_what_is_done_is_not_read_ahead_and_what_fails_ahead_fails_at_its_turn(tmp_path, monkeypatch):
     path, runner, outputs = written(tmp_path / "c.nii"), fakes.fake_runner(), Outputs(tmp_path / "out")
     missing = begin_case(tmp_path / "none.nii", runner, outputs)
-    with pytest.raises(InputError, match="there is no such file or folder"):
+    with pytest.raises(InputError, match="does not exist"):
         missing()
     with monkeypatch.context() as patch:
         patch.setattr("cascade.case.read_scan", lambda _: (_ for _ in ()).throw(MemoryError()))
@@ -311,13 +311,13 @@ def test_where_no_input_is_there_nothing_is_loaded_or_made(tmp_path):
     here, none = tmp_path / "here.nii", tmp_path / "none.nii"
     here.touch()
     require_any([none, here])
-    with pytest.raises(InputError, match=r"none.nii: there is no such file or folder; correct the path"):
+    with pytest.raises(InputError, match=r"none.nii does not exist; check the path"):
         require_any([none, tmp_path / "neither.nii"])
 
 
 def test_a_single_bad_case_gives_its_own_error(tmp_path):
     none = tmp_path / "none.nii"
-    with pytest.raises(InputError, match="there is no such file or folder"):
+    with pytest.raises(InputError, match="does not exist"):
         report_answers(answered([none], Outputs(tmp_path / "out")), expand([none]), print)
 
 

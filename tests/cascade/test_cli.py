@@ -219,7 +219,7 @@ def test_an_unknown_setting_names_the_known_ones(prepared, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["run", "nowhere.nii", "--liver-only"], 3, "there is no such file"),
+        (["run", "nowhere.nii", "--liver-only"], 3, "does not exist"),
         (["run", "{prepared}/dataset.json", "--liver", "{prepared}/dataset.json"], 4, "not a whole safetensors file"),
         (["train-liver", "nowhere", "-o", "{empty}/x"], 2, "does not exist"),
         (["prepare", "{empty}", "-o", "{prepared}/x"], 2, "is empty: no case in it"),
@@ -243,7 +243,7 @@ def test_every_error_is_one_line_with_its_code(prepared, tmp_path, capsys, argum
 
 def test_a_wrong_path_is_said_before_anything_is_made(tmp_path, capsys):
     assert run_command(["run", str(tmp_path / "none.nii"), "-o", str(tmp_path / "out")]) == 3
-    assert capsys.readouterr().err.endswith("none.nii: there is no such file or folder; correct the path\n")
+    assert capsys.readouterr().err.endswith("none.nii does not exist; check the path\n")
     assert not (tmp_path / "out").exists()
 
 
