@@ -16,6 +16,7 @@ from preprocess.outlines import Seen, outlined
 from preprocess.resample import FloatArray, slabs
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 from stage1_liver.predict import CoarseLiver
+from stage2_tumor.gallbladder import CALLED, gallbladder
 from stage2_tumor.predict import RoiProbabilities
 from stage2_tumor.recipe import TumorPolicy
 from stage2_tumor.visibility import faint_and_clear
@@ -33,7 +34,8 @@ class Fused:
     `tumor` may lie outside `liver`; `labels` holds only the tumour inside it. `agreement` is the Dice of both stages'
     livers before they were fused, None where there was one stage. `sure` is where tumour is certain enough for a lesion
     to count, None where every one does, and `likely` where it is for one that is clear to see, until that has been
-    looked at (`credible`); `possible` is where one that counts may reach, None where it stays as it is.
+    looked at (`credible`); `possible` is where one that counts may reach, None where it stays as it is; `called` is
+    where the gallbladder may be, until that has been looked at, and `gallbladder_ml` what was taken for it then.
     """
 
     liver: Mask
@@ -43,6 +45,8 @@ class Fused:
     sure: Mask | None = None
     likely: Mask | None = None
     possible: Mask | None = None
+    called: Mask | None = None
+    gallbladder_ml: float = 0.0
 
     @property
     def labels(self) -> LabelMap:
@@ -61,7 +65,7 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
     decides.
     """
     grid = full.cropped(box)
-    liver, tumor, sure, likely, possible = (np.empty(grid.shape, bool) for _ in range(5))
+    liver, tumor, sure, likely, possible, called = (np.empty(grid.shape, bool) for _ in range(6))
     both = size = 0
     weight = policy.stage2_weight
     least = pooled_threshold(policy.liver_threshold, weight)
@@ -71,20 +75,26 @@ def fuse(coarse: CoarseLiver, fine: RoiProbabilities, full: Grid, box: Box, poli
         sure[z] = p1 * p_tumor >= policy.tumor_peak**2
         likely[z] = p1 * p_tumor >= policy.clear_peak**2
         possible[z] = p1 * p_tumor >= policy.outline_threshold**2
+        called[z] = p1 * p_tumor >= CALLED**2
         one, two = p1 >= policy.liver_threshold, p2 >= policy.liver_threshold
         both += int(np.count_nonzero(one & two))
         size += int(np.count_nonzero(one) + np.count_nonzero(two))
-    return Fused(liver, tumor, grid, 2 * both / max(1, size), sure, likely, possible)
+    return Fused(liver, tumor, grid, 2 * both / max(1, size), sure, likely, possible, called)
 
 
 def credible(fused: Fused, roi: Volume, policy: TumorPolicy) -> Fused:
     """What of `fused` the HU bear out: `roi` is the scan on its grid.
 
-    The liver is without the fat at its edge (`preprocess.edges`). `sure` is nothing of tumours that are too faint to be
-    seen, and what is `likely` of those that are clear to see (`stage2_tumor.visibility`).
+    The liver is without the fat at its edge (`preprocess.edges`) and without what was called tumour and is the
+    gallbladder (`stage2_tumor.gallbladder`). `sure` is nothing of tumours that are too faint to be seen, and what is
+    `likely` of those that are clear to see (`stage2_tumor.visibility`).
     """
     spared = fused.tumor if fused.possible is None else fused.possible
     liver = without_fat(fused.liver, spared, roi.array, roi.grid.spacing_mm, policy.fat_share)
+    if fused.called is not None:
+        bile = gallbladder(fused.called, liver, roi.array, roi.grid.spacing_mm, policy.gallbladder_hu)
+        fused = replace(fused, called=None, gallbladder_ml=float(np.count_nonzero(bile) * fused.grid.voxel_ml))
+        liver &= ~bile
     fused = replace(fused, liver=liver)
     box = Box.around(fused.tumor & fused.liver)
     if box is None or fused.sure is None or fused.likely is None:
@@ -147,6 +157,11 @@ def clean_up(
     if len(order) > 1 and sizes[order[1]] >= NOTABLE_SHARE * sizes[order[0]]:
         ml = [float(sizes[k] * fused.grid.voxel_ml) for k in order[:2]]
         warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
+    if fused.gallbladder_ml:
+        warnings.append(
+            f"{fused.gallbladder_ml:.1f} mL that looked like tumour lies on the liver's surface and is as dark as water: "
+            "it was taken for the gallbladder, so look at it"
+        )
     return _classes(liver, _lesions(fused, liver, minimum_lesion_mm3, roi, outline_share), fused.grid), tuple(warnings)
 
 

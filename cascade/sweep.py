@@ -24,6 +24,7 @@ from preprocess.lesions import AROUND_MM
 from preprocess.outlines import Seen, outlined
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 from stage1_liver.predict import find_liver
+from stage2_tumor.gallbladder import CALLED, gallbladder
 from stage2_tumor.recipe import TumorPolicy
 from stage2_tumor.visibility import faint_and_clear
 
@@ -114,7 +115,7 @@ def sweep(
         part = truth.array[seen.box.slices] >= LIVER
         minima = [mm3 / (1000 * volume.grid.voxel_ml) for mm3 in candidates.minimum_lesion_mm3]
         for place in range(candidates.shape[0]):
-            whole = seen.without_fat(seen.liver > place)
+            whole = seen.credible_liver(seen.liver > place)
             mask = final_liver(whole)
             size = np.count_nonzero(mask)
             if size * volume.grid.voxel_ml < minimum_ml:
@@ -130,9 +131,9 @@ def sweep(
 class _Seen:
     """The region of interest and, in it, how many liver thresholds, tumour thresholds and peaks are reached.
 
-    `possible` is where a lesion may reach, `roi` the scan. `tumor`, `peak` and `likely` (enough for a clear lesion) are
-    cut to `spot`, the part of the region that is tumour at the lowest threshold, and its surroundings. `policy` has
-    what is not tried.
+    `possible` is where a lesion may reach, `called` where the gallbladder may be, `roi` the scan. `tumor`, `peak` and
+    `likely` (enough for a clear lesion) are cut to `spot`, the part of the region that is tumour at the lowest
+    threshold, and its surroundings. `policy` has what is not tried.
     """
 
     box: Box
@@ -143,12 +144,15 @@ class _Seen:
     peaks: int
     likely: Mask
     possible: Mask
+    called: Mask
     roi: Volume
     policy: TumorPolicy
 
-    def without_fat(self, liver: Mask) -> Mask:
+    def credible_liver(self, liver: Mask) -> Mask:
         """`liver` as `cascade.merge.credible` leaves it."""
-        return without_fat(liver, self.possible, self.roi.array, self.roi.grid.spacing_mm, self.policy.fat_share)
+        hu, spacing_mm = self.roi.array, self.roi.grid.spacing_mm
+        liver = without_fat(liver, self.possible, hu, spacing_mm, self.policy.fat_share)
+        return liver & ~gallbladder(self.called, liver, hu, spacing_mm, self.policy.gallbladder_hu)
 
     def credible(self, liver: Mask, threshold: int) -> _Levels:
         """How many peaks are reached in `spot`, for tumours at a threshold as `cascade.merge.credible` has it."""
@@ -177,13 +181,14 @@ class _Seen:
         fine = refine(roi, rough.liver, tumor)
         weight = tumor.policy.stage2_weight
         of_liver, of_tumor, of_peak = (np.empty(box.shape, np.uint8) for _ in range(3))
-        likely, possible = np.empty(box.shape, bool), np.empty(box.shape, bool)
+        likely, possible, called = (np.empty(box.shape, bool) for _ in range(3))
         for z, (p1, p2, p_tumor) in enumerate(probabilities(coarse, fine, volume.grid, box)):
             of_liver[z] = _reached(pool_factor(p1, weight) * p2, candidates.liver_threshold, weight)
             of_tumor[z] = _reached(p1 * p_tumor, candidates.tumor_threshold)
             of_peak[z] = _reached(p1 * p_tumor, candidates.tumor_peak)
             likely[z] = p1 * p_tumor >= tumor.policy.clear_peak**2
             possible[z] = p1 * p_tumor >= tumor.policy.outline_threshold**2
+            called[z] = p1 * p_tumor >= CALLED**2
         spot = (Box.around(of_tumor) or Box((0, 0, 0), (1, 1, 1))).grown(AROUND_MM[1], roi.grid).slices
         return _Seen(
             box,
@@ -194,6 +199,7 @@ class _Seen:
             len(candidates.tumor_peak),
             likely[spot].copy(),
             possible,
+            called,
             roi,
             tumor.policy,
         )

@@ -25,8 +25,9 @@ class TumorPolicy:
     what nobody could see there. One that is darker than it by `clear_contrast_hu` (least and most), as tumours mostly
     are, and has `clear_mm3` need only reach `clear_peak`; with 1 none does. Those that stay are drawn anew
     (`preprocess.outlines`): of the voxels near them that reach `outline_threshold` they hold those whose HU have gone
-    `outline_share` of the way from the liver's to their own; 0 leaves them as the networks draw them. Stage 2 looks at
-    most `reach_mm` beyond the liver of stage 1.
+    `outline_share` of the way from the liver's to their own; 0 leaves them as the networks draw them. What is
+    called tumour on the surface and is no brighter inside than `gallbladder_hu` is neither tumour nor liver
+    (`stage2_tumor.gallbladder`). Stage 2 looks at most `reach_mm` beyond the liver of stage 1.
     """
 
     stage2_weight: float
@@ -42,6 +43,7 @@ class TumorPolicy:
     outline_threshold: float
     outline_share: float
     fat_share: float
+    gallbladder_hu: float
 
     def __post_init__(self) -> None:
         if not 0 < self.stage2_weight <= 1:

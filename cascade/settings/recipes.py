@@ -35,6 +35,7 @@ _BEFORE: tuple[tuple[str, str, Table], ...] = (
             "outline_threshold": 0.5,
             "outline_share": 0.0,
             "fat_share": 0.0,
+            "gallbladder_hu": -1024.0,
         },
     ),
 )

@@ -32,7 +32,9 @@ def fake_runner(spacing_mm=(2.0, 2.0, 2.0), minimum_lesion_mm3=0.0, tumor=True):
         tumor=TumorStage(
             bright_and_brighter,
             fine,
-            TumorPolicy(0.5, 0.25, 0.5, 0.5, minimum_lesion_mm3, 10.0, 0.0, 1.0, (0.0, 0.0), 0.0, 0.5, 0.0, 0.0),
+            TumorPolicy(
+                0.5, 0.25, 0.5, 0.5, minimum_lesion_mm3, 10.0, 0.0, 1.0, (0.0, 0.0), 0.0, 0.5, 0.0, 0.0, -1024.0
+            ),
         )
         if tumor
         else None,

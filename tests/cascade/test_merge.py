@@ -15,7 +15,20 @@ AXES = ((-2 / 7, -3 / 7, 6 / 7), (-3 / 7, 6 / 7, 2 / 7), (6 / 7, 2 / 7, 3 / 7))
 FULL = Grid((4, 5, 7), (5.0, 2.0, 1.0), (10.0, -20.0, 30.0), AXES)
 BOX = Box((1, 2, 1), (3, 5, 6))
 POLICY = TumorPolicy(
-    0.5, 0.5, 0.25, 0.5, 20.0, 10.0, 0.0, 0.3, (0.0, 0.0), 0.0, outline_threshold=0.1, outline_share=0.5, fat_share=0.0
+    0.5,
+    0.5,
+    0.25,
+    0.5,
+    20.0,
+    10.0,
+    0.0,
+    0.3,
+    (0.0, 0.0),
+    0.0,
+    outline_threshold=0.1,
+    outline_share=0.5,
+    fat_share=0.0,
+    gallbladder_hu=-1024.0,
 )
 SLAB = Grid((1, 5, 7), (5.0, 2.0, 1.0))
 
@@ -65,6 +78,7 @@ def test_the_tumour_is_where_its_geometric_mean_with_stage_1s_liver_reaches_the_
     # 0.25 exactly, 0.245, 0 where stage 1 is sure of no liver, 0.5
     assert np.argwhere(fused.tumor).tolist() == [[0, 0, 0], [0, 1, 2]]
     assert np.argwhere(fused.sure).tolist() == [[0, 0, 0]]
+    assert np.argwhere(fused.called).tolist() == [[0, 0, 0]]
 
 
 def test_a_clear_one_has_a_peak_of_its_own():
@@ -112,7 +126,7 @@ def test_each_stage_is_read_on_its_own_grid():
     second = filled(rows, (np.s_[:, 1], 1.0))  # rows 3-5
     tumor = filled(rows, (np.s_[3], 1.0))
     strict = TumorPolicy(
-        0.5, 0.75, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0, (0.0, 0.0), 0.0, 0.5, 0.0, 0.0
+        0.5, 0.75, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0, (0.0, 0.0), 0.0, 0.5, 0.0, 0.0, -1024.0
     )  # p1 * p2 >= 0.5625: both
     fused = fuse(coarse(first, columns), RoiProbabilities(second, tumor, rows), full, box, strict)
     # along the region's columns p1 is 1 .75 .25 0 0 0, along its rows p2 is 0 0 1/3 2/3 1 1
@@ -283,6 +297,29 @@ def test_fat_at_the_livers_edge_is_no_liver_but_where_a_lesion_is_possible():
     expected[:, :, 2] = possible[:, :, 2]
     np.testing.assert_array_equal(left, expected)
     np.testing.assert_array_equal(credible(fused, Volume(hu, grid), POLICY).liver, liver)
+
+
+def test_the_gallbladder_is_neither_liver_nor_tumour_and_is_said():
+    """One of 12 mL on the front face, 15 HU, and a tumour of 60 HU beside it."""
+    grid = Grid((6, 20, 40), (10.0, 10.0, 10.0))
+    liver, called, hu = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool), np.full(grid.shape, -100, np.int16)
+    liver[:, 2:], hu[:, 2:] = True, 100
+    bile, tumor = np.s_[1:5, 2, 10:13], np.s_[1:5, 2, 20:23]
+    called[bile] = called[tumor] = True
+    hu[bile], hu[tumor] = 15, 60
+    fused = Fused(liver, called, grid, sure=called.copy(), likely=called.copy(), called=called)
+    seen = credible(fused, Volume(hu, grid), replace(POLICY, gallbladder_hu=20.0))
+    labels, said = clean_up(seen, 0.0)
+    assert (labels.array[bile] == 0).all()
+    assert (labels.array[tumor] == 2).all()
+    assert np.count_nonzero(labels.array) == np.count_nonzero(liver) - 12
+    assert said == (
+        "12.0 mL that looked like tumour lies on the liver's surface and is as dark as water: "
+        "it was taken for the gallbladder, so look at it",
+    )
+    labels, said = clean_up(credible(fused, Volume(hu, grid), POLICY), 0.0)
+    assert (labels.array[bile] == 2).all()
+    assert said == ()
 
 
 def test_stage_1_alone_has_no_lesion_to_judge():

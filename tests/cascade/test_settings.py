@@ -349,6 +349,7 @@ def test_what_an_earlier_version_stored_stands_for_what_it_did():
             "outline_threshold": 0.5,
             "outline_share": 0.0,
             "fat_share": 0.0,
+            "gallbladder_hu": -1024.0,
             "tumor_threshold": 0.5,
         },
         "window": {"step": 0.5},

@@ -112,6 +112,18 @@ def test_so_it_is_where_dark_lesions_count_for_being_clear_to_see(stages, scan):
     assert (every[0].tumors[FOUND] > every[1].tumors[FOUND]).any()
 
 
+def test_so_it_is_where_something_is_the_gallbladder(stages, scan, monkeypatch):
+    volume, truth = scan
+    monkeypatch.setattr("stage2_tumor.gallbladder.LEAST_ML", 0.05)
+    tables = []
+    for hu in (-1024.0, 250.0):
+        policy = replace(stages[1].policy, gallbladder_hu=hu)
+        monkeypatch.setattr("stage2_tumor.gallbladder.DARKER_HU", -hu)
+        tables.append(sweep(with_label(CASE), volume, truth, (stages[0], replace(stages[1], policy=policy)), FEW))
+        agreeing(tables[-1], volume, truth, (stages[0], replace(stages[1], policy=policy)))
+    assert (tables[0].liver != tables[1].liver).any()
+
+
 def agreeing(tables, volume, truth, stages):
     """The different scores in `tables`, each of which is that of the mask which the pipeline makes with that policy."""
     seen = set()
@@ -154,7 +166,7 @@ def test_tumours_that_nobody_drew_have_no_table(stages, scan):
 
 
 def test_the_present_policy_is_among_the_candidates():
-    policy = TumorPolicy(0.8, 0.27, 0.5, 0.4, 50.0, 10.0, 15.0, 0.75, (30.0, 55.0), 250.0, 0.02, 0.5, 0.5)
+    policy = TumorPolicy(0.8, 0.27, 0.5, 0.4, 50.0, 10.0, 15.0, 0.75, (30.0, 55.0), 250.0, 0.02, 0.5, 0.5, 20.0)
     tried = CANDIDATES.including(policy)
     assert tried.shape == (8, 6, 9, 5)
     place = tried.place(policy)

@@ -21,6 +21,7 @@ def policy(**changes):
         "outline_threshold": 0.05,
         "outline_share": 0.5,
         "fat_share": 0.5,
+        "gallbladder_hu": 20.0,
     }
     return TumorPolicy(**fields | changes)
 
