@@ -159,8 +159,8 @@ def clean_up(
         warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
     if fused.gallbladder_ml:
         warnings.append(
-            f"{fused.gallbladder_ml:.1f} mL that looked like tumour lies on the liver's surface and is as dark as water: "
-            "it was taken for the gallbladder, so look at it"
+            f"{fused.gallbladder_ml:.1f} mL that looked like tumour lies on the liver's surface and is as dark as "
+            "water: it was taken for the gallbladder, so look at it"
         )
     return _classes(liver, _lesions(fused, liver, minimum_lesion_mm3, roi, outline_share), fused.grid), tuple(warnings)
 
