@@ -1,11 +1,12 @@
-"""What stage 2's weight in the mean of both stages is worth, and fat taken from the liver's edge, on unseen patients.
+"""What on unseen patients stage 2's weight in the mean of both stages is worth, and fat and gallbladder taken away.
 
-    python -m benchmarks.fusion CASES --liver MODEL ... --tumor MODEL ... [--weights 0.5 0.65 0.8 1] [--fat 0 0.5]
+    python -m benchmarks.fusion CASES --liver MODEL ... --tumor MODEL ...
+        [--weights 0.5 0.65 0.8 1] [--fat 0 0.5] [--gallbladder -1024 20]
 
 CASES is what `cascade report` takes, the models are those of a cross-validation. Both networks run once a case; then
-for each weight (`policy.stage2_weight`) and share (`policy.fat_share`) the classes are made as by `cascade run`, and
-scored as by `cascade tune`, with several thresholds of liver and tumour; peak and least size of a lesion are the
-models'. Means over patients; the tumours' are with that liver threshold whose liver is best.
+for each weight (`policy.stage2_weight`), share (`policy.fat_share`) and HU (`policy.gallbladder_hu`) the classes are
+made as by `cascade run`, and scored as by `cascade tune`, with several thresholds of liver and tumour; peak and least
+size of a lesion are the models'. Means over patients; the tumours' are with that liver threshold whose liver is best.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from preprocess.layouts import find_cases, read_label
 from preprocess.preparation import Infer
 from preprocess.resample import FloatArray
 
-#: Stage 2's weight, and the share of fat.
-Way = tuple[float, float]
+#: Stage 2's weight, the share of fat, and the HU up to which something is the gallbladder.
+Way = tuple[float, float, float]
 LIVER, TUMOR = (0.3, 0.4, 0.5, 0.6), (0.3, 0.4, 0.5)
 
 
@@ -45,13 +46,14 @@ def main() -> None:
     parser.add_argument("--tumor", type=Path, nargs="+", required=True)
     parser.add_argument("--weights", type=float, nargs="+", default=[0.5, 0.65, 0.8, 1.0])
     parser.add_argument("--fat", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--gallbladder", type=float, nargs="+", default=[20.0])
     options = parser.parse_args()
     tune_allocator()
-    tried = [*itertools.product(options.weights, options.fat)]
+    tried = [*itertools.product(options.weights, options.fat, options.gallbladder)]
     tables = swept(options.cases, (options.liver, options.tumor), tried)
     print(f"{machine()}; {len(tables[tried[0]])} cases\n")
     at = [f"liver from {t:g}" for t in LIVER] + [f"tumour from {t:g}: Dice, found, false" for t in TUMOR]
-    print(f"| weight | fat | {' | '.join(at)} |\n|{' ---: |' * (2 + len(at))}")
+    print(f"| weight | fat | gallbladder | {' | '.join(at)} |\n|{' ---: |' * (3 + len(at))}")
     for way, cases in tables.items():
         print(row(way, cases))
     print("\nLiver of each case, from 0.5 on:")
@@ -62,7 +64,7 @@ def main() -> None:
 def swept(
     source: Path, models: tuple[Sequence[Path], Sequence[Path]], tried: Sequence[Way]
 ) -> dict[Way, list[CaseTables]]:
-    """For each weight and share the tables of every case whose patient is new to some of `models` of each stage."""
+    """For each way the tables of every case whose patient is new to some of `models` of each stage."""
     panel = Panel.load(*models, pick_engine("cpu"))
     cases = [case for case in find_cases(source) if case.label is not None and case.liver_label != "none"]
     tables: dict[Way, list[CaseTables]] = {way: [] for way in tried}
@@ -72,7 +74,7 @@ def swept(
         once = replace(liver, infer=Once(liver.infer)), replace(tumor, infer=Once(tumor.infer))
         truth = read_label(turn.case, turn.volume.grid)
         for way in tried:
-            policy = replace(tumor.policy, stage2_weight=way[0], fat_share=way[1])
+            policy = replace(tumor.policy, stage2_weight=way[0], fat_share=way[1], gallbladder_hu=way[2])
             thresholds = Candidates(LIVER, TUMOR, (policy.tumor_peak,), (policy.minimum_lesion_mm3,))
             stages = once[0], replace(once[1], policy=policy)
             tables[way].append(sweep(turn.case, turn.volume, truth, stages, thresholds))
@@ -104,7 +106,8 @@ def row(way: Way, cases: Sequence[CaseTables]) -> str:
     livers = [score(cases, (k, 0, 0, 0)).liver_dice for k in range(len(LIVER))]
     best = int(np.argmax(livers))
     tumors = [score(cases, (best, k, 0, 0)) for k in range(len(TUMOR))]
-    return f"| {way[0]:g} | {way[1]:g} | {' | '.join([*(f'{dice:.4f}' for dice in livers), *map(_told, tumors)])} |"
+    scores = [*(f"{dice:.4f}" for dice in livers), *map(_told, tumors)]
+    return f"| {' | '.join([*(f'{value:g}' for value in way), *scores])} |"
 
 
 def _told(scored: Score) -> str:

@@ -270,7 +270,7 @@ def test_the_tumours_of_a_weight_are_those_in_the_liver_that_is_best():
         SimpleNamespace(case="b", patient="q", liver=np.array([0.6, 0.95, 0.94, 0.7]), tumors=None, lesions=0),
     ]
     told = "0.400, 1 of 3, 2 | 0.500, 1 of 3, 2 | 0.600, 1 of 3, 2"
-    assert fusion.row((0.8, 0.5), cases) == f"| 0.8 | 0.5 | 0.7000 | 0.9000 | 0.9200 | 0.7000 | {told} |"
+    assert fusion.row((0.8, 0.5, 20.0), cases) == f"| 0.8 | 0.5 | 20 | 0.7000 | 0.9000 | 0.9200 | 0.7000 | {told} |"
 
 
 def test_of_each_candidate_it_is_told_whether_it_is_true_and_how_well_it_can_be_seen(monkeypatch):
