@@ -278,8 +278,8 @@ def test_of_each_candidate_it_is_told_whether_it_is_true_and_how_well_it_can_be_
     truth = np.zeros(grid.shape, np.uint8)
     monkeypatch.setattr(visible, "read_label", lambda case, grid: LabelMap(truth, grid))
     turn = SimpleNamespace(case=None, volume=Volume(fakes.scene(), grid), runner=fakes.fake_runner())
-    ((true, ml, peak, contrast),) = visible.lesions(turn)
-    assert (true, peak, contrast) == (False, 1, 100)
+    ((true, ml, peak, contrast, hu),) = visible.lesions(turn)
+    assert (true, peak, contrast, hu) == (False, 1, 100, 200)
     assert ml == pytest.approx(5 * 6 * 6 * 0.008)
     truth[11, 14, 13] = 2  # its last voxel
     assert next(visible.lesions(turn))[0]
