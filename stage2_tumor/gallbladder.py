@@ -2,7 +2,8 @@
 
 A network that has seen few of them takes one for a tumour, which it resembles: dark, smooth, sharply bounded. Two
 things tell them apart. Bile has 0 to 20 HU, as what is in simple cysts; tumours are solid, and seldom as dark where
-they reach the surface. And the gallbladder lies outside the liver, so much of its outside is no liver.
+they reach the surface. And the gallbladder hangs from the liver's lower face, so much of its outside is no liver, but
+where the scan ends.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def gallbladder(called: Mask, liver: Mask, hu: NDArray[Any], spacing_mm: Triple,
     """What of `liver` is no liver and no tumour: parts of what is `called` tumour, each array (z, y, x).
 
     A part counts that has `LEAST_ML` or more, in its deeper half a median of `most_hu` or less, `DARKER_HU` below the
-    liver's, and `OUTSIDE_SHARE` or more of whose 6-neighbours are no liver. Beyond the array nothing is known.
+    liver's, and `OUTSIDE_SHARE` or more of whose 6-neighbours are no liver, what lies below the first slice among them.
+    Beyond the array's other ends nothing is known.
     """
     out = np.zeros_like(liver)
     box = Box.around(called & liver)
@@ -47,10 +49,16 @@ def gallbladder(called: Mask, liver: Mask, hu: NDArray[Any], spacing_mm: Triple,
     for number in np.flatnonzero(dark & large):  # not 0, whose HU are NaN
         around = grown(boxes[number - 1], max(spacing_mm), spacing_mm)
         part = numbered[around] == number
-        beside = ndimage.binary_dilation(part) & ~part
-        if np.count_nonzero(beside & ~liver[near][around]) >= OUTSIDE_SHARE * np.count_nonzero(beside):
+        below = int(np.count_nonzero(part[0])) if near[0].start + around[0].start == 0 else 0
+        if _outside(part, liver[near][around], below) >= OUTSIDE_SHARE:
             out[near][around] |= part
     return out
+
+
+def _outside(part: Mask, liver: Mask, below: int) -> float:
+    """The share of the 6-neighbours of `part` that are not in `liver`; `below` are the scan's end, and are none."""
+    beside = ndimage.binary_dilation(part) & ~part
+    return float(np.count_nonzero(beside & ~liver) + below) / max(1, int(np.count_nonzero(beside)) + below)
 
 
 def _liver_hu(liver: Mask, hu: NDArray[Any]) -> float:

@@ -55,5 +55,14 @@ def test_where_the_scan_ends_nothing_is_known():
     assert found((ON_THE_SURFACE, 5), cut=np.s_[:, 4:]) == 0
 
 
+def test_what_hangs_out_of_the_scans_lower_end_counts_as_outside():
+    """In the liver: of 2 x 6 x 8 voxels 48 of 152 neighbours lie below the scan, of 4 x 3 x 8 24 of 136, too few."""
+    flat = np.s_[2:4, 16:22, 8:16]
+    assert found((flat, 5), cut=np.s_[2:]) == 96
+    assert found((flat, 5), cut=np.s_[1:]) == 0
+    assert found((flat, 5), cut=np.s_[:4]) == 0
+    assert found((INSIDE, 5), cut=np.s_[2:]) == 0
+
+
 def test_where_all_is_called_tumour_there_is_no_liver_to_compare_with():
     assert found((np.s_[1:7, 4:28, 2:22], 5)) == 0
