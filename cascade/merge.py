@@ -90,12 +90,8 @@ def credible(fused: Fused, roi: Volume, policy: TumorPolicy) -> Fused:
     `likely` of those that are clear to see (`stage2_tumor.visibility`).
     """
     spared = fused.tumor if fused.possible is None else fused.possible
-    liver = without_fat(fused.liver, spared, roi.array, roi.grid.spacing_mm, policy.fat_share)
-    if fused.called is not None:
-        bile = gallbladder(fused.called, liver, roi.array, roi.grid.spacing_mm, policy.gallbladder_hu)
-        fused = replace(fused, called=None, gallbladder_ml=float(np.count_nonzero(bile) * fused.grid.voxel_ml))
-        liver &= ~bile
-    fused = replace(fused, liver=liver)
+    liver, bile = credible_liver(fused.liver, spared, fused.called, roi, policy)
+    fused = replace(fused, liver=liver, called=None, gallbladder_ml=float(np.count_nonzero(bile) * roi.grid.voxel_ml))
     box = Box.around(fused.tumor & fused.liver)
     if box is None or fused.sure is None or fused.likely is None:
         return fused
@@ -105,6 +101,21 @@ def credible(fused: Fused, roi: Volume, policy: TumorPolicy) -> Fused:
     sure = fused.sure.copy()
     sure[part] = (sure[part] & ~faint) | (fused.likely[part] & clear)
     return replace(fused, sure=sure, likely=None)
+
+
+def credible_liver(
+    liver: Mask, spared: Mask, called: Mask | None, roi: Volume, policy: TumorPolicy
+) -> tuple[Mask, Mask]:
+    """`liver` without the fat at its edge, but where it is `spared`, and without the gallbladder; and the latter.
+
+    The gallbladder is sought where something is `called` tumour, None: nowhere.
+    """
+    hu, spacing_mm = roi.array, roi.grid.spacing_mm
+    lean = without_fat(liver, spared, hu, spacing_mm, policy.fat_share)
+    if called is None:
+        return lean, np.zeros_like(lean)
+    bile = gallbladder(called, lean, hu, spacing_mm, policy.gallbladder_hu)
+    return lean & ~bile, bile
 
 
 def probabilities(
@@ -159,8 +170,8 @@ def clean_up(
         warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
     if fused.gallbladder_ml:
         warnings.append(
-            f"{fused.gallbladder_ml:.1f} mL that looked like tumour lies on the liver's surface and is as dark as "
-            "water: it was taken for the gallbladder, so look at it"
+            f"{fused.gallbladder_ml:.1f} mL that looked like tumour was left out of liver and tumour as the "
+            "gallbladder: as dark as water, at the liver's surface; it may be a cyst or a dead tumour, so look at it"
         )
     return _classes(liver, _lesions(fused, liver, minimum_lesion_mm3, roi, outline_share), fused.grid), tuple(warnings)
 

@@ -25,7 +25,7 @@ LIVER_HU = (-20.0, 200.0)
 #: fourteen scans, 10 in one without contrast medium. Noise may hide that there is none.
 ENHANCED_HU = 15.0
 #: Bile, and what is in simple cysts, has 0 to 20 HU. True tumours of 0.25 mL and more have 27 to 96 in their deeper
-#: half (six scans; 41 and more but for a liver full of them).
+#: half in six scans, so the least is not far from it: what has died inside may be as dark.
 WATER_HU = 20.0
 #: Nothing is said of smaller tumours: what lies beside them is in their HU too.
 WATERY_ML = 0.25
@@ -76,7 +76,7 @@ def _watery(labels: LabelMap, volume: Volume) -> Iterator[str]:
     box = Box.around(labels.array == TUMOR)
     if box is None:
         return
-    near = box.grown(max(labels.grid.spacing_mm), labels.grid).slices
+    near = box.grown(min(labels.grid.spacing_mm), labels.grid).slices
     numbered, sizes = components(labels.array[near] == TUMOR)
     ml = sizes * labels.grid.voxel_ml
     hu = cores_hu(numbered, volume.array[near], labels.grid.spacing_mm)
@@ -85,7 +85,7 @@ def _watery(labels: LabelMap, volume: Volume) -> Iterator[str]:
         largest = dark[np.argmax(ml[dark])]
         more = f", and {dark.size - 1} more" if dark.size > 1 else ""
         yield (
-            f"a tumour of {ml[largest]:.1f} mL is as dark as water ({hu[largest]:.0f} HU inside){more}: "
+            f"a tumour of {ml[largest]:.1f} mL is as dark as water ({round(hu[largest])} HU inside){more}: "
             "it may be the gallbladder or a cyst"
         )
 

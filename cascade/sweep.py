@@ -13,18 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.merge import Mask, final_liver, liver_alone, pool_factor, pooled_threshold, probabilities
+from cascade.merge import (
+    Mask,
+    credible_liver,
+    final_liver,
+    liver_alone,
+    pool_factor,
+    pooled_threshold,
+    probabilities,
+)
 from cascade.pipeline import LiverStage, TumorStage, policy_for, refine
 from evaluate.overlap import Overlap
 from preprocess.cases import Case
 from preprocess.components import components
-from preprocess.edges import without_fat
 from preprocess.geometry import Box, Index, index3
 from preprocess.lesions import AROUND_MM
 from preprocess.outlines import Seen, outlined
 from preprocess.volume import LIVER, TUMOR, LabelMap, Volume
 from stage1_liver.predict import find_liver
-from stage2_tumor.gallbladder import CALLED, gallbladder
+from stage2_tumor.gallbladder import CALLED
 from stage2_tumor.recipe import TumorPolicy
 from stage2_tumor.visibility import faint_and_clear
 
@@ -150,9 +157,7 @@ class _Seen:
 
     def credible_liver(self, liver: Mask) -> Mask:
         """`liver` as `cascade.merge.credible` leaves it."""
-        hu, spacing_mm = self.roi.array, self.roi.grid.spacing_mm
-        liver = without_fat(liver, self.possible, hu, spacing_mm, self.policy.fat_share)
-        return liver & ~gallbladder(self.called, liver, hu, spacing_mm, self.policy.gallbladder_hu)
+        return credible_liver(liver, self.possible, self.called, self.roi, self.policy)[0]
 
     def credible(self, liver: Mask, threshold: int) -> _Levels:
         """How many peaks are reached in `spot`, for tumours at a threshold as `cascade.merge.credible` has it."""

@@ -41,10 +41,12 @@ def contrasts(numbered: NDArray[np.int32], tissue: Mask, hu: NDArray[Any], spaci
 
 
 def cores_hu(numbered: NDArray[np.int32], hu: NDArray[Any], spacing_mm: Triple) -> NDArray[np.float64]:
-    """The median HU of each part's deeper half, by number as in `contrasts`; NaN for 0."""
+    """The median HU of each part's deeper half, by number as in `contrasts`; NaN for 0 and for what is no part."""
     out = np.full(int(numbered.max(initial=0)) + 1, np.nan)
     for number, box in enumerate(ndimage.find_objects(numbered), 1):
-        thin, every = _thinned(grown(box, max(spacing_mm), spacing_mm), numbered)
+        if box is None:
+            continue
+        thin, every = _thinned(grown(box, min(spacing_mm), spacing_mm), numbered)
         inside = numbered[thin] == number
         if inside.any():
             out[number] = np.median(hu[thin][_deeper_half(inside, [s * every for s in spacing_mm])])

@@ -40,7 +40,7 @@ def check(source: Path, output: Path | None, jobs: int | None) -> None:
     "--memory",
     type=click.FloatRange(0, min_open=True),
     metavar="GB",
-    help="Plan trainings that fill so much.  [default: that of the GPU; without one, the recipe's sizes if they fit]",
+    help="Plan trainings that fill so much.  [default: the recipe's sizes, or smaller ones if memory demands it]",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
 def prepare(source: Path, data: Path, **options: Any) -> None:

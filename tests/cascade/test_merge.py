@@ -314,12 +314,18 @@ def test_the_gallbladder_is_neither_liver_nor_tumour_and_is_said():
     assert (labels.array[tumor] == 2).all()
     assert np.count_nonzero(labels.array) == np.count_nonzero(liver) - 12
     assert said == (
-        "12.0 mL that looked like tumour lies on the liver's surface and is as dark as water: "
-        "it was taken for the gallbladder, so look at it",
+        "12.0 mL that looked like tumour was left out of liver and tumour as the gallbladder: "
+        "as dark as water, at the liver's surface; it may be a cyst or a dead tumour, so look at it",
     )
+    assert seen.called is None  # it has been looked at
     labels, said = clean_up(credible(fused, Volume(hu, grid), POLICY), 0.0)
     assert (labels.array[bile] == 2).all()
     assert said == ()
+    wide = fused.liver.copy()
+    wide[:, 1] = True  # a layer of fat, over the gallbladder too
+    fused = replace(fused, liver=wide, possible=np.zeros_like(wide))
+    lean = credible(fused, Volume(hu, grid), replace(POLICY, gallbladder_hu=20.0, fat_share=0.5))
+    np.testing.assert_array_equal(lean.liver, seen.liver)
 
 
 def test_stage_1_alone_has_no_lesion_to_judge():

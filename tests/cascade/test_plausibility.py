@@ -74,10 +74,23 @@ def test_tumours_as_dark_as_water_are_said_the_largest_with_its_size():
     assert said.startswith("a tumour of 16.0 mL is as dark as water (20 HU inside), and 1 more:")
 
 
-@pytest.mark.parametrize(("wide", "said"), [(1, False), (2, True)])
-def test_what_is_tiny_may_be_as_dark_as_water(wide, said):
-    grid = Grid(GRID.shape, (10.0, 5.0, 4.0))  # a voxel is 0.2 mL
-    found = doubts(*with_tumors(((4, 4, 4), (5, 5, 4 + wide), 0), grid=grid))
+def test_it_is_the_inside_of_a_tumour_that_is_as_dark():
+    """A tumour that is as dark as water in less than half of its voxels, but in most of the deeper half."""
+    labels, volume = np.ones((24, 24, 24), np.uint8), np.full((24, 24, 24), 90.0, np.float32)
+    labels[4:20, 4:20, 4:20], volume[4:20, 4:20, 4:20] = 2, 60.4  # 4096 voxels
+    volume[5:19, 5:19, 5:19] = 55.0  # 2744
+    volume[6:18, 6:18, 6:18] = 20.4  # 1728, less than half, but most of the deeper one
+    grid = Grid((24, 24, 24), (4.0, 4.0, 4.0))
+    assert [w for w in doubts(LabelMap(labels, grid), Volume(volume, grid)) if "water" in w] == []
+    volume[6:18, 6:18, 6:18] = -0.4
+    (said,) = (w for w in doubts(LabelMap(labels, grid), Volume(volume, grid)) if "water" in w)
+    assert "262.1 mL is as dark as water (0 HU inside)" in said
+
+
+@pytest.mark.parametrize(("ml", "said"), [(0.24, False), (0.25, True)])
+def test_what_is_tiny_may_be_as_dark_as_water(ml, said):
+    grid = Grid(GRID.shape, (10.0, 5.0, 20.0 * ml))  # a voxel is of so many mL
+    found = doubts(*with_tumors(((4, 4, 4), (5, 5, 5), 0), grid=grid))
     assert bool([warning for warning in found if "water" in warning]) == said
 
 

@@ -123,6 +123,15 @@ def test_the_inside_of_parts_is_that_of_their_deeper_half():
     assert np.isnan(cores_hu(np.zeros((2, 2, 2), np.int32), hu[:2, :2, :2], (1.0, 1.0, 1.0)))
 
 
+def test_how_deep_the_inside_lies_is_measured_in_mm():
+    """In slices of 5 mm nothing of two slices is deep by its slices."""
+    numbered, hu = np.zeros((4, 12, 12), np.int32), np.full((4, 12, 12), 60.0)
+    numbered[1:3, 1:11, 1:11] = 1
+    hu[1:3, 3:9, 3:9] = 10  # 72 of 200 voxels: those that lie 3 mm and deeper
+    assert cores_hu(numbered, hu, (5.0, 1.0, 1.0))[1] == 10
+    assert cores_hu(numbered, hu, (1.0, 1.0, 1.0))[1] == 60
+
+
 def test_of_a_large_part_the_inside_of_some_voxels_is_enough(monkeypatch):
     monkeypatch.setattr(lesions, "_VOXELS", 1000)
     numbered, hu = np.zeros((26, 26, 26), np.int32), np.full((26, 26, 26), 60.0)
