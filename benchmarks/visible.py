@@ -3,8 +3,8 @@
     python -m benchmarks.visible CASES --liver MODEL ... --tumor MODEL ... [--least-ml 0.25]
 
 CASES is what `cascade report` takes. Each part of what is called tumour before any rule of `policy` about peaks, sizes
-and contrasts (`stage2_tumor.visibility`) and the gallbladder, by models that have not seen the patient; a part is true if it touches a true
-lesion. Cases whose tumours nobody drew are left out.
+and contrasts (`stage2_tumor.visibility`) and the gallbladder, by models that have not seen the patient; a part is true
+if it touches a true lesion. Cases whose tumours nobody drew are left out.
 """
 
 from __future__ import annotations
