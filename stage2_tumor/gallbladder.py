@@ -56,20 +56,19 @@ def gallbladder(called: Mask, liver: Mask, hu: NDArray[Any], spacing_mm: Triple,
     if not dark.any():
         return out
     whole = fill_holes(liver)[near]  # a hole is not outside: it would be filled again
-    tall = np.count_nonzero(liver.any(axis=(1, 2))) * spacing_mm[0] >= TALL_MM
+    tall = int(np.count_nonzero(liver.any(axis=(1, 2)))) * spacing_mm[0] >= TALL_MM
     boxes = ndimage.find_objects(numbered)
     for number in np.flatnonzero(dark):  # not 0, whose HU are NaN
         around = grown(boxes[number - 1], min(spacing_mm), spacing_mm)
-        cut = bool(tall and near[0].start + around[0].start == 0)
         part = numbered[around] == number
-        if _outside_share(part, whole[around], spacing_mm, cut) >= OUTSIDE_SHARE:
+        if _outside_share(part, whole[around], spacing_mm, tall) >= OUTSIDE_SHARE:
             out[near][around] |= part
     return out
 
 
-def _outside_share(part: Mask, liver: Mask, spacing_mm: Triple, cut: bool) -> float:
-    """The share of the surface of `part`, by the faces of its voxels, that borders on what is not `liver`, or, if it is
-    `cut`, on what lies below the first slice."""
+def _outside_share(part: Mask, liver: Mask, spacing_mm: Triple, below: bool) -> float:
+    """The share of the surface of `part`, by the faces of its voxels, that borders on what is not `liver`; `below`: or
+    on what lies below the first slice, in which it has voxels only where the scan ends, since all was grown by one."""
     surface = outside = 0.0
     for axis in range(3):
         area = float(np.prod(spacing_mm)) / spacing_mm[axis]
@@ -80,9 +79,9 @@ def _outside_share(part: Mask, liver: Mask, spacing_mm: Triple, cut: bool) -> fl
         ):
             surface += area * float(np.count_nonzero(here & ~there))
             outside += area * float(np.count_nonzero(here & ~there & ~around))
-    if cut:
-        below = spacing_mm[1] * spacing_mm[2] * float(np.count_nonzero(part[0]))
-        surface, outside = surface + below, outside + below
+    if below:
+        area = spacing_mm[1] * spacing_mm[2] * float(np.count_nonzero(part[0]))
+        surface, outside = surface + area, outside + area
     return outside / surface if surface else 0.0
 
 

@@ -79,6 +79,9 @@ def test_the_tumour_is_where_its_geometric_mean_with_stage_1s_liver_reaches_the_
     assert np.argwhere(fused.tumor).tolist() == [[0, 0, 0], [0, 1, 2]]
     assert np.argwhere(fused.sure).tolist() == [[0, 0, 0]]
     assert np.argwhere(fused.called).tolist() == [[0, 0, 0]]
+    tumor = filled(roi, (np.s_[0, 0, :2], [0.15, 0.17]))
+    fused = fuse(coarse(filled(FULL, (np.s_[:], 1.0))), RoiProbabilities(tumor, tumor, roi), FULL, BOX, POLICY)
+    assert np.argwhere(fused.called).tolist() == [[0, 0, 1]]  # .39 and .41
 
 
 def test_a_clear_one_has_a_peak_of_its_own():

@@ -69,6 +69,15 @@ def test_thick_slices_change_nothing_nor_which_face_it_is_on(spacing_mm, axis):
         assert (out == (ball & liver & is_one)).all()
 
 
+def test_its_inside_is_asked_for_by_mm():
+    """In two slices of 5 mm on the surface 72 of 200 voxels are as dark: those that lie deepest in each."""
+    bright, dark = (np.s_[3:5, 4:14, 5:15], 60), (np.s_[3:5, 7:11, 8:12], 10)
+    assert found(bright, dark, spacing_mm=(5.0, 1.0, 1.0)) == 0
+    dark = (np.s_[3:5, 6:12, 7:13], 10)
+    assert found(bright, dark, spacing_mm=(5.0, 1.0, 1.0)) == 200
+    assert found(bright, dark, spacing_mm=(2.0, 2.0, 2.0)) == 0
+
+
 def test_what_is_as_large_as_no_gallbladder_is_left():
     """96 voxels of 1.5 mL, and of a little more."""
     assert found((ON_THE_SURFACE, 5), spacing_mm=(15.0, 10.0, 10.0)) == 96
