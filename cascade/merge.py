@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from preprocess.components import components, fill_holes, largest
 from preprocess.edges import without_fat
@@ -35,7 +36,7 @@ class Fused:
     livers before they were fused, None where there was one stage. `sure` is where tumour is certain enough for a lesion
     to count, None where every one does, and `likely` where it is for one that is clear to see, until that has been
     looked at (`credible`); `possible` is where one that counts may reach, None where it stays as it is; `called` is
-    where the gallbladder may be, until that has been looked at, and `gallbladder_ml` what was taken for it then.
+    where the gallbladder may be, until that has been looked at, and `gallbladder` what was taken for it then.
     """
 
     liver: Mask
@@ -46,7 +47,7 @@ class Fused:
     likely: Mask | None = None
     possible: Mask | None = None
     called: Mask | None = None
-    gallbladder_ml: float = 0.0
+    gallbladder: Mask | None = None
 
     @property
     def labels(self) -> LabelMap:
@@ -91,7 +92,7 @@ def credible(fused: Fused, roi: Volume, policy: TumorPolicy) -> Fused:
     """
     spared = fused.tumor if fused.possible is None else fused.possible
     liver, bile = credible_liver(fused.liver, spared, fused.called, roi, policy)
-    fused = replace(fused, liver=liver, called=None, gallbladder_ml=float(np.count_nonzero(bile) * roi.grid.voxel_ml))
+    fused = replace(fused, liver=liver, called=None, gallbladder=bile)
     box = Box.around(fused.tumor & fused.liver)
     if box is None or fused.sure is None or fused.likely is None:
         return fused
@@ -168,12 +169,23 @@ def clean_up(
     if len(order) > 1 and sizes[order[1]] >= NOTABLE_SHARE * sizes[order[0]]:
         ml = [float(sizes[k] * fused.grid.voxel_ml) for k in order[:2]]
         warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
-    if fused.gallbladder_ml:
+    if ml_left_out := _beside(fused.gallbladder, liver) * fused.grid.voxel_ml:
         warnings.append(
-            f"{fused.gallbladder_ml:.1f} mL that looked like tumour was left out of liver and tumour as gallbladder or "
+            f"{ml_left_out:.1f} mL that looked like tumour was left out of liver and tumour as gallbladder or "
             "bowel: as dark as water, at the liver's surface; it may be a cyst or a dead tumour, so look at it"
         )
     return _classes(liver, _lesions(fused, liver, minimum_lesion_mm3, roi, outline_share), fused.grid), tuple(warnings)
+
+
+def _beside(bile: Mask | None, liver: Mask) -> int:
+    """The voxels of those parts of `bile` that touch `liver`: others lie at parts of it that are dropped."""
+    box = None if bile is None else Box.around(bile)
+    if bile is None or box is None:
+        return 0
+    near = tuple(slice(max(0, axis.start - 1), axis.stop + 1) for axis in box.slices)
+    parts, sizes = components(bile[near])
+    touched = np.unique(parts[ndimage.binary_dilation(liver[near])])
+    return int(sizes[touched[touched > 0]].sum())
 
 
 def _lesions(fused: Fused, liver: Mask, minimum_mm3: float, roi: Volume | None, share: float) -> Mask:

@@ -67,7 +67,8 @@ def _doubts(labels: LabelMap, volume: Volume, agreement: float | None) -> Iterat
         )
     if agreement is not None and agreement < AGREEMENT:
         yield f"the two stages disagree about the liver (Dice {agreement:.2f}): the scan is unlike the training scans"
-    yield from _watery(inside, around)
+    wide = box.grown(min(labels.grid.spacing_mm), labels.grid)  # so that a tumour at its face has an outside there
+    yield from _watery(labels.cropped(wide), volume.cropped(wide))
     yield from misplaced(volume, labels)
 
 

@@ -22,7 +22,7 @@ from preprocess.lesions import cores_hu, grown
 #: From this geometric mean of stage 1's liver and stage 2's tumour on, something is called tumour here. It is not
 #: `policy.tumor_threshold`, so that each liver of `cascade tune` is one for all of those.
 CALLED = 0.4
-#: So much of its surface is on what is no liver, at least: as of a ball that stands out by a third of its diameter.
+#: So much of its surface is on what is no liver, at least: as of a ball that stands out by a quarter of its diameter.
 OUTSIDE_SHARE = 0.15
 #: Smaller ones are left to the rules for tumours: what lies beside them is in their HU too. No gallbladder is larger,
 #: but a tumour that has died inside may be.
@@ -41,7 +41,8 @@ def gallbladder(called: Mask, liver: Mask, hu: NDArray[Any], spacing_mm: Triple,
 
     A part counts that has `LEAST_ML` to `MOST_ML`, in its deeper half a median of `most_hu` or less, `DARKER_HU` below
     the liver's, and `OUTSIDE_SHARE` or more of whose surface borders on what lies outside the liver. So does what lies
-    below the first slice, unless the liver is lower than `TALL_MM`; beyond the array's other ends nothing is known.
+    below the first slice, where the liver is cut by the scan's end, unless it is lower than `TALL_MM`; beyond the
+    array's other ends nothing is known.
     """
     out = np.zeros_like(liver)
     box = None if most_hu <= OFF_HU else Box.around(called & liver)
@@ -68,7 +69,7 @@ def gallbladder(called: Mask, liver: Mask, hu: NDArray[Any], spacing_mm: Triple,
 
 def _outside_share(part: Mask, liver: Mask, spacing_mm: Triple, below: bool) -> float:
     """The share of the surface of `part`, by the faces of its voxels, that borders on what is not `liver`; `below`: or
-    on what lies below the first slice, in which it has voxels only where the scan ends, since all was grown by one."""
+    on what lies below the array: its box was grown by a slice, so it has voxels in the first only where that ends."""
     surface = outside = 0.0
     for axis in range(3):
         area = float(np.prod(spacing_mm)) / spacing_mm[axis]

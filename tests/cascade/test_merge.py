@@ -331,6 +331,20 @@ def test_the_gallbladder_is_neither_liver_nor_tumour_and_is_said():
     np.testing.assert_array_equal(lean.liver, seen.liver)
 
 
+def test_a_gallbladder_beside_what_is_dropped_is_not_said():
+    """Of 12 mL on a part of the liver of a few voxels."""
+    grid = Grid((6, 20, 40), (10.0, 10.0, 10.0))
+    liver, called, hu = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool), np.full(grid.shape, 100, np.int16)
+    liver[:, :12] = True
+    bile = np.s_[1:5, 15, 10:13]
+    liver[1:5, 15:17, 10:14] = called[bile] = True
+    hu[bile] = 15
+    fused = Fused(liver, called, grid, sure=called, likely=called, called=called)
+    seen = credible(fused, Volume(hu, grid), replace(POLICY, gallbladder_hu=20.0))
+    assert np.count_nonzero(seen.gallbladder) == 12
+    assert clean_up(seen, 0.0)[1] == ()
+
+
 def test_stage_1_alone_has_no_lesion_to_judge():
     grid = Grid((3, 20, 40), (5.0, 2.0, 1.0))
     liver = np.ones(grid.shape, bool)

@@ -87,6 +87,19 @@ def test_it_is_the_inside_of_a_tumour_that_is_as_dark():
     assert "262.1 mL is as dark as water (0 HU inside)" in said
 
 
+@pytest.mark.parametrize(
+    ("layers", "dark"), [((60, 50, 40, 30, 10, 10, 10, 10), True), ((0, 10, 15, 20, 40, 50, 50, 50), False)]
+)
+def test_a_tumour_on_the_face_of_the_livers_box_has_an_outside_there(layers, dark):
+    """Layers from the liver's front inwards."""
+    labels, volume = np.zeros((16, 26, 16), np.uint8), np.full((16, 26, 16), -100, np.int16)
+    labels[1:15, 4:24, 1:15], volume[1:15, 4:24, 1:15] = 1, 100
+    labels[3:13, 4:12, 3:13] = 2
+    volume[3:13, 4:12, 3:13] = np.array(layers)[None, :, None]
+    grid = Grid(labels.shape, (10.0, 10.0, 10.0))
+    assert bool([w for w in doubts(LabelMap(labels, grid), Volume(volume, grid)) if "water" in w]) == dark
+
+
 @pytest.mark.parametrize(("ml", "said"), [(0.24, False), (0.25, True)])
 def test_what_is_tiny_may_be_as_dark_as_water(ml, said):
     grid = Grid(GRID.shape, (10.0, 5.0, 20.0 * ml))  # a voxel is of so many mL
