@@ -165,8 +165,8 @@ def _fused(
     with watch.step("stage2"):
         fine = refine(roi, rough.liver, tumor)
     with watch.step("merge"):
-        fused = fuse(coarse, fine, volume.grid, box, tumor.policy)
-        return credible(fused, roi, tumor.policy)
+        # Not by a name, which would keep what is replaced in it in memory.
+        return credible(fuse(coarse, fine, volume.grid, box, tumor.policy), roi, tumor.policy)
 
 
 def refine(roi: Volume, liver: NDArray[np.bool_], tumor: TumorStage) -> RoiProbabilities:

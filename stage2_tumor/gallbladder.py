@@ -49,7 +49,7 @@ def gallbladder(called: Mask, liver: Mask, hu: NDArray[Any], spacing_mm: Triple,
     if box is None:
         return out
     near = grown(box.slices, min(spacing_mm), spacing_mm)
-    numbered, sizes = components((called & liver)[near])
+    numbered, sizes = components(called[near] & liver[near])
     ml = sizes * float(np.prod(spacing_mm)) / 1000
     fit = (ml >= LEAST_ML) & (ml <= MOST_ML)
     numbered[~fit[numbered]] = 0
