@@ -171,8 +171,8 @@ def clean_up(
         warnings.append(f"liver in several parts: {ml[0]:.0f} mL kept, the next of {ml[1]:.0f} mL dropped")
     if ml_left_out := _beside(fused.gallbladder, liver) * fused.grid.voxel_ml:
         warnings.append(
-            f"{ml_left_out:.1f} mL that looked like tumour was left out of liver and tumour as gallbladder or "
-            "bowel: as dark as water, at the liver's surface; it may be a cyst or a dead tumour, so look at it"
+            f"{ml_left_out:.1f} mL that looked like tumour was left out of liver and tumour as gallbladder, bowel or "
+            "other fluid: as dark as water, at the liver's surface; it may be a cyst or a dead tumour, so look at it"
         )
     return _classes(liver, _lesions(fused, liver, minimum_lesion_mm3, roi, outline_share), fused.grid), tuple(warnings)
 

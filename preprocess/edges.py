@@ -34,17 +34,21 @@ def without_fat(organ: Mask, spared: Mask, hu: NDArray[Any], spacing_mm: Triple,
     out = organ.copy()
     if share == 0:
         return out
-    slices = np.flatnonzero(organ.any(axis=(1, 2)))
-    some = slices[:: max(1, math.ceil(slices.size * organ[0].size / _VOXELS))]
-    own = hu[some][organ[some] & ~spared[some]]
-    if not own.size:
-        return out
-    least = FAT_HU + share * (float(np.median(own)) - FAT_HU)
+    least = FAT_HU + share * (organ_hu(organ, spared, hu) - FAT_HU)
     steps = [max(1, round(DEEP_MM / s)) for s in spacing_mm[1:]]
     for plane, values, safe in zip(out, hu, spared, strict=True):
         if plane.any():
             _peel(plane, (values < least) & ~safe, steps)
     return out
+
+
+def organ_hu(organ: Mask, spared: Mask, hu: NDArray[Any]) -> float:
+    """The median HU of `organ` but where it is `spared`, of a large one from some slices; -inf, below which nothing is,
+    where none is left."""
+    slices = np.flatnonzero(organ.any(axis=(1, 2)))
+    some = slices[:: max(1, math.ceil(slices.size * organ[0].size / _VOXELS))]
+    own = hu[some][organ[some] & ~spared[some]]
+    return float(np.median(own)) if own.size else -math.inf
 
 
 def _peel(plane: Mask, dark: Mask, steps: list[int]) -> None:

@@ -21,11 +21,6 @@ class InputError(CascadeError):
     exit_code = 3
 
 
-def missing(path: Path) -> InputError:
-    """What is said of an input that is not there."""
-    return InputError(f"{path} does not exist; check the path")
-
-
 class ModelError(CascadeError):
     """A model file or the state of a training cannot be used (exit 4)."""
 
@@ -42,3 +37,8 @@ class BatchError(CascadeError):
     """Some cases of a batch failed; the others are done (exit 6)."""
 
     exit_code = 6
+
+
+def missing(path: Path) -> InputError:
+    """What is said of an input that is not there."""
+    return InputError(f"{path} does not exist; check the path")

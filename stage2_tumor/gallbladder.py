@@ -8,7 +8,6 @@ lower face, so much of its outside is no liver, but where the scan ends. Bowel f
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from preprocess.components import Mask, components, fill_holes
+from preprocess.edges import organ_hu
 from preprocess.geometry import Box, Triple
 from preprocess.lesions import cores_hu, grown
 
@@ -33,7 +33,6 @@ DARKER_HU = 20.0
 TALL_MM = 60.0
 #: As `policy.gallbladder_hu`: there is no such rule.
 OFF_HU = -1024.0
-_VOXELS = 2_000_000
 
 
 def gallbladder(called: Mask, liver: Mask, hu: NDArray[Any], spacing_mm: Triple, most_hu: float) -> Mask:
@@ -53,7 +52,7 @@ def gallbladder(called: Mask, liver: Mask, hu: NDArray[Any], spacing_mm: Triple,
     ml = sizes * float(np.prod(spacing_mm)) / 1000
     fit = (ml >= LEAST_ML) & (ml <= MOST_ML)
     numbered[~fit[numbered]] = 0
-    dark = cores_hu(numbered, hu[near], spacing_mm) <= min(most_hu, _liver_hu(liver & ~called, hu) - DARKER_HU)
+    dark = cores_hu(numbered, hu[near], spacing_mm) <= min(most_hu, organ_hu(liver, called, hu) - DARKER_HU)
     if not dark.any():
         return out
     whole = fill_holes(liver)[near]  # a hole is not outside: it would be filled again
@@ -84,10 +83,3 @@ def _outside_share(part: Mask, liver: Mask, spacing_mm: Triple, below: bool) -> 
         area = spacing_mm[1] * spacing_mm[2] * float(np.count_nonzero(part[0]))
         surface, outside = surface + area, outside + area
     return outside / surface if surface else 0.0
-
-
-def _liver_hu(liver: Mask, hu: NDArray[Any]) -> float:
-    """The median HU of `liver`, of a large one from some slices; -inf, below which nothing is, where there is none."""
-    slices = np.flatnonzero(liver.any(axis=(1, 2)))
-    some = slices[:: max(1, math.ceil(slices.size * liver[0].size / _VOXELS))]
-    return float(np.median(hu[some][liver[some]])) if slices.size else -math.inf

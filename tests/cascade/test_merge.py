@@ -317,7 +317,7 @@ def test_the_gallbladder_is_neither_liver_nor_tumour_and_is_said():
     assert (labels.array[tumor] == 2).all()
     assert np.count_nonzero(labels.array) == np.count_nonzero(liver) - 12
     assert said == (
-        "12.0 mL that looked like tumour was left out of liver and tumour as gallbladder or bowel: "
+        "12.0 mL that looked like tumour was left out of liver and tumour as gallbladder, bowel or other fluid: "
         "as dark as water, at the liver's surface; it may be a cyst or a dead tumour, so look at it",
     )
     assert seen.called is None  # it has been looked at

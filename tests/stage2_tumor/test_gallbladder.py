@@ -100,7 +100,7 @@ def test_of_a_large_liver_some_slices_are_compared(monkeypatch):
     liver_hu = np.full((8, 1, 1), 100)
     liver_hu[2::2] = 5
     assert found((ON_THE_SURFACE, 40), liver_hu=liver_hu, most_hu=60.0) == 0
-    monkeypatch.setattr("stage2_tumor.gallbladder._VOXELS", 3 * 30 * 24)
+    monkeypatch.setattr("preprocess.edges._VOXELS", 3 * 30 * 24)
     assert found((ON_THE_SURFACE, 40), liver_hu=liver_hu, most_hu=60.0) == 96
 
 
