@@ -3,7 +3,8 @@
 A network that has seen few of them takes one for a tumour, which it resembles: dark, smooth, sharply bounded. Two
 things tell them apart. Bile has 0 to 20 HU, as what is in simple cysts; the darkest of the true tumours of 0.25 mL and
 more in six scans has 27, the darkest on the surface 36 (docs/training.md). And the gallbladder hangs from the liver's
-lower face, so much of its outside is no liver, but where the scan ends. Bowel full of water is taken for it too.
+lower face, so much of its outside is no liver, but where the scan ends. Bowel full of water, and other fluid
+there, is taken for it too.
 """
 
 from __future__ import annotations
